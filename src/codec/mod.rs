@@ -1,0 +1,32 @@
+//! The bytes of every stored or sent record, each with a version in front.
+//!
+//! This room owns encodings; it refuses to know what a record means or where it goes. Bytes are
+//! hostile until decoded: no decoder allocates by a length that it has not checked against what is
+//! left, and none panics. `docs/FORMAT.md` shows every byte; `tests/format` holds golden files.
+
+mod record;
+
+pub use record::{decode_node, decode_version, encode_node, encode_version};
+
+/// Why some bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// A version that this build does not know.
+    #[error("{what} has format version {found}; this build reads up to {known}")]
+    Version {
+        /// Which record.
+        what: &'static str,
+        /// The version found.
+        found: u8,
+        /// The newest version known.
+        known: u8,
+    },
+    /// The bytes are cut short, too long, or not of the record's form.
+    #[error("{what} is malformed: {why}")]
+    Malformed {
+        /// Which record.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}

@@ -1,0 +1,8 @@
+//! tidefs: a folder that is the same on every device.
+//!
+//! The rooms, in the order in which a write meets them, and what each may use, are drawn in
+//! `docs/ARCHITECTURE.md`; `tests/layers.rs` reads the imports against that table.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod types;
