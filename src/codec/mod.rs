@@ -4,9 +4,23 @@
 //! hostile until decoded: no decoder allocates by a length that it has not checked against what is
 //! left, and none panics. `docs/FORMAT.md` shows every byte; `tests/format` holds golden files.
 
+mod batch;
+mod frame;
 mod record;
+mod ticket;
 
-pub use record::{decode_node, decode_version, encode_node, encode_version};
+pub use batch::{
+    batch_hash, decode_batch, decode_ops, encode_batch, encode_ops, encode_unsigned_batch,
+};
+pub use frame::{
+    ANSWER_VERSION, BatchSpan, LENGTH_BYTES, Sender, batch_span, decode_chunk_len, decode_frame,
+    decode_request, encode_chunk_len, encode_frame, encode_request, frame_len,
+};
+pub use record::{
+    MergedRecord, decode_merged, decode_node, decode_version, encode_merged, encode_node,
+    encode_version,
+};
+pub use ticket::{TicketError, decode_ticket, encode_ticket};
 
 /// Why some bytes are no record.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::{ChunkId, VersionId};
 
 /// The key that opens one chunk. It travels only inside sealed manifests and sealed ops.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop,
+)]
 pub struct ChunkKey(pub [u8; 32]);
 
 impl std::fmt::Debug for ChunkKey {
@@ -70,5 +72,48 @@ impl PatchExtent {
             PatchData::Bytes(bytes) => bytes.len() as u64,
             PatchData::Zero(len_bytes) => *len_bytes,
         }
+    }
+}
+
+/// Equal where two versions' contents are: so files that two devices took in apart are known for
+/// the same.
+///
+/// It is of what the `Write` said, never of how this device stores it, and so the same everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ContentHash(pub [u8; 32]);
+
+impl ContentHash {
+    /// Of content as an op tells of it; `base` is that of the version below a patch.
+    pub fn of(size_bytes: u64, content: &Content, base: Option<ContentHash>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&size_bytes.to_le_bytes());
+        match content {
+            Content::Inline(bytes) => {
+                hasher.update(b"i").update(bytes);
+            }
+            Content::Chunk(chunk) => {
+                hasher.update(b"c").update(&chunk.id.0);
+            }
+            Content::Manifest(root) => {
+                hasher.update(b"m").update(&root.id.0);
+            }
+            Content::Patch { extents, .. } => {
+                hasher.update(b"p").update(&base.map_or([0; 32], |base| base.0));
+                for extent in extents {
+                    hasher.update(&extent.offset.to_le_bytes());
+                    hasher.update(&extent.len_bytes().to_le_bytes());
+                    match &extent.data {
+                        PatchData::Bytes(bytes) => hasher.update(b"b").update(bytes),
+                        PatchData::Zero(_) => hasher.update(b"z"),
+                    };
+                }
+            }
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Of an empty file.
+    pub fn empty() -> Self {
+        Self::of(0, &Content::Inline(Vec::new()), None)
     }
 }

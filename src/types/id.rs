@@ -10,7 +10,26 @@ use serde::{Deserialize, Serialize};
 /// sent; `codec` translates it to and from the form with whole device ids. Op 1 of the founder's
 /// journal made the root, so the root is 1 on every device, as FUSE asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u64)", into = "(u16, u64)")]
 pub struct OpId(u64);
+
+impl From<OpId> for (u16, u64) {
+    fn from(id: OpId) -> Self {
+        (id.journal(), id.seq())
+    }
+}
+
+impl TryFrom<(u16, u64)> for OpId {
+    type Error = &'static str;
+
+    fn try_from((journal, seq): (u16, u64)) -> Result<Self, Self::Error> {
+        if seq < 1 << Self::SEQ_BITS {
+            Ok(Self::new(journal, seq))
+        } else {
+            Err("an op's number needs more than 48 bits")
+        }
+    }
+}
 
 impl OpId {
     const SEQ_BITS: u32 = 48;
@@ -25,6 +44,9 @@ impl OpId {
     }
 
     /// The journal's local number.
+    ///
+    /// # Panics
+    /// Never: 16 bits are left.
     pub fn journal(self) -> u16 {
         u16::try_from(self.0 >> Self::SEQ_BITS).expect("16 bits remain")
     }
@@ -91,7 +113,9 @@ impl FileId {
 ///
 /// It equals the packed [`FileId`] of the file, except after an editor's save by rename: the
 /// kernel then knows the document under the number of the temporary file.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Ino(pub u64);
 
 impl Ino {

@@ -10,7 +10,7 @@ pub const XATTR_VALUE_BYTES_MAX: usize = 65536;
 pub const XATTRS_BYTES_MAX: usize = 256 * 1024;
 /// A file's length; ext4 with 4 KiB blocks ends at 16 TiB, XFS at 8 EiB less one.
 pub const FILE_BYTES_MAX: u64 = (1 << 63) - 1;
-/// Hard links to one file, as ext4.
+/// Hard links to one file, as ext4. A directory holds any number of others, as there.
 pub const LINKS_MAX: u32 = 65_000;
 
 /// A chunk's plain bytes (`chunk_size`).
@@ -38,3 +38,46 @@ pub const BATCH_BYTES_HARD_MAX: usize = 4 << 20;
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Space that is never given to users' writes: enough to commit what was already accepted.
 pub const RESERVE_BYTES: u64 = 32 << 20;
+
+/// How far a batch's clock may be ahead of this device's, in microseconds, before it has to wait.
+pub const CLOCK_AHEAD_US_MAX: u64 = 10 * 60 * 1_000_000;
+/// Batches put into one frame; a single larger batch goes alone.
+pub const PUSH_BYTES: usize = 1 << 20;
+/// Batches in one frame.
+pub const FRAME_BATCHES_MAX: usize = 8192;
+/// A frame's body: two batches at their hardest bound, and what stands around them.
+pub const FRAME_BYTES_MAX: usize = PUSH_BYTES + BATCH_BYTES_HARD_MAX + (64 << 10);
+/// The body of a frame that is read from a stranger.
+pub const STRANGER_FRAME_BYTES_MAX: usize = 4096;
+/// Strangers that are heard at once.
+pub const STRANGERS_MAX: usize = 4;
+/// Journals that a frame tells of, and so members of a workspace.
+pub const FRONTIER_DEVICES_MAX: usize = 1 << 16;
+/// Socket addresses, and likewise relays, kept or told of one device.
+pub const ADDRESSES_MAX: usize = 16;
+/// A relay's URL.
+pub const RELAY_URL_BYTES_MAX: usize = 256;
+/// Devices that one `Peers` frame tells of.
+pub const PEER_NOTES_MAX: usize = 1024;
+/// Chunks that one `Offer` frame tells of.
+pub const OFFER_CHUNKS_MAX: usize = 4096;
+/// Chunks that one request names.
+pub const REQUEST_CHUNKS_MAX: usize = 256;
+/// A request's answer ends with the chunk that makes it this long; the rest is asked for anew.
+pub const ANSWER_BYTES: usize = 1 << 20;
+/// Requests of one peer that are answered at once.
+pub const ANSWERS_MAX: usize = 16;
+/// Requests of all peers that are read from the store and answered at once.
+pub const ANSWERS_TOTAL_MAX: usize = 32;
+/// Connections that come in and have not said who they are.
+pub const ARRIVALS_MAX: usize = 16;
+/// What tasks have told replication's driver and it has not heard.
+pub const SYNC_EVENTS_MAX: usize = 256;
+/// What other threads have asked of replication's driver and it has not heard.
+pub const SYNC_COMMANDS_MAX: usize = 256;
+/// Readers that wait for other devices.
+pub const WAITERS_MAX: usize = 1024;
+/// A device's name.
+pub const DEVICE_NAME_BYTES_MAX: usize = 128;
+/// A ticket's text.
+pub const TICKET_BYTES_MAX: usize = 4096;

@@ -3,17 +3,24 @@
 //! This room owns ids, ops, records and limits. It refuses to know how any of them is encoded,
 //! stored or sent. Everything here is plain data: no clock, no disk, no task, no log.
 
+mod blob;
 mod content;
+mod frame;
 mod id;
 pub mod limits;
+pub mod merged;
 mod name;
 mod op;
+mod pairing;
 mod record;
 mod time;
 
-pub use content::{ChunkKey, ChunkRef, Content, PatchData, PatchExtent};
+pub use blob::Blob;
+pub use content::{ChunkKey, ChunkRef, Content, ContentHash, PatchData, PatchExtent};
+pub use frame::{Addresses, ChunkRequest, Frame, Frontier, PeerNote};
 pub use id::{ChunkId, DeviceId, EntryId, FileId, Ino, OpId, PlaceId, VersionId, WorkspaceId};
 pub use name::{Name, NameError, NameHash, NameHasher};
-pub use op::{AttrChange, Batch, BatchHash, Kind, Op};
+pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};
+pub use pairing::{JoinRequest, Refusal, SharedSecret, Ticket, Token, Welcome};
 pub use record::{EntryRecord, NodeRecord, Settings, VersionRecord};
 pub use time::{Hlc, Timestamp};

@@ -91,7 +91,15 @@ impl NameHasher {
         Self(key)
     }
 
+    /// The hasher of the workspace with this secret.
+    pub fn derive(secret: &[u8; 32]) -> Self {
+        Self::new(blake3::derive_key("tidefs 2026-11 name order", secret))
+    }
+
     /// The hash of a name's bytes: 62 bits of keyed BLAKE3.
+    ///
+    /// # Panics
+    /// Never: a digest has 32 bytes.
     pub fn hash(&self, name: &[u8]) -> NameHash {
         let digest = blake3::keyed_hash(&self.0, name);
         let first = digest.as_bytes().first_chunk().expect("32 bytes hold 8");

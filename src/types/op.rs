@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, DeviceId, EntryId, FileId, Hlc, Name, PlaceId, Settings, Timestamp, VersionId,
+    Content, DeviceId, EntryId, FileId, Hlc, Name, OpId, PlaceId, Settings, Timestamp, VersionId,
 };
 
 /// What an inode is.
@@ -28,8 +28,23 @@ pub enum Kind {
     BlockDevice(u32),
 }
 
+impl Kind {
+    /// `S_IFMT >> 12` of it, as `readdir` tells.
+    pub fn bits(&self) -> u8 {
+        match self {
+            Self::Fifo => 1,
+            Self::CharDevice(_) => 2,
+            Self::Directory => 4,
+            Self::BlockDevice(_) => 6,
+            Self::Regular => 8,
+            Self::Symlink(_) => 10,
+            Self::Socket => 12,
+        }
+    }
+}
+
 /// One change to the shared tree.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Op 1 of the founder's journal: the workspace and its root directory.
     Found {
@@ -107,6 +122,81 @@ pub enum Op {
         /// Which, and to what.
         change: AttrChange,
     },
+    /// Nothing; its batch says what the author has heard.
+    Ack,
+    /// A device has this role from now on.
+    Role {
+        /// Its journal, by the local number.
+        journal: u16,
+        /// What it may do.
+        role: Role,
+    },
+    /// Of a device's journal, nothing counts behind `last`.
+    Cut {
+        /// The last op that counts.
+        last: OpId,
+        /// The hash of the batch that ends with it.
+        hash: BatchHash,
+    },
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// Write, and say who is a member.
+    Admin,
+    /// Write.
+    Writer,
+    /// Read.
+    Reader,
+    /// Store and serve what it cannot read.
+    Keeper,
+}
+
+impl Role {
+    /// May it change files?
+    pub fn may_write(self) -> bool {
+        matches!(self, Self::Admin | Self::Writer)
+    }
+}
+
+impl Op {
+    /// The op with every id in it replaced by what `map` says, as between two devices' numbering
+    /// of journals.
+    ///
+    /// # Errors
+    /// The first that `map` returns.
+    pub fn map_ids<E>(mut self, map: &mut impl FnMut(OpId) -> Result<OpId, E>) -> Result<Self, E> {
+        let ids: Vec<&mut OpId> = match &mut self {
+            Self::Make { parent, .. } => vec![&mut parent.0],
+            Self::Link { parent, file, .. } => vec![&mut parent.0, &mut file.0],
+            Self::Write { file, parents, content, .. } => {
+                let mut ids = vec![&mut file.0];
+                ids.extend(parents.iter_mut().map(|parent| &mut parent.0));
+                if let Content::Patch { base, .. } = content {
+                    ids.push(&mut base.0);
+                }
+                ids
+            }
+            Self::Place { entry, parent, .. } => vec![&mut entry.0, &mut parent.0],
+            Self::Unlink { entry, seen_place, seen_heads } => {
+                let mut ids = vec![&mut entry.0, &mut seen_place.0];
+                ids.extend(seen_heads.iter_mut().map(|head| &mut head.0));
+                ids
+            }
+            Self::Attr { file, .. } => vec![&mut file.0],
+            Self::Found { .. } | Self::Ack => Vec::new(),
+            Self::Role { journal, .. } => {
+                *journal = map(OpId::new(*journal, 0))?.journal();
+                Vec::new()
+            }
+            Self::Cut { last, .. } => vec![last],
+        };
+        for id in ids {
+            *id = map(*id)?;
+        }
+        Ok(self)
+    }
 }
 
 /// One attribute and its new value. Each is last-writer-wins by itself.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// A file's time, as POSIX has it: seconds since 1970 UTC, possibly negative, and nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Timestamp {
     /// Whole seconds since 1970 UTC; negative before.
     pub secs: i64,

@@ -1,0 +1,119 @@
+//! What two devices say to each other about a workspace.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::limits::{
+    ADDRESSES_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
+};
+use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, Welcome, WorkspaceId};
+
+/// The last seq heard of each journal, durable here.
+pub type Frontier = BTreeMap<DeviceId, u64>;
+
+/// Where a device can be reached.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Of its sockets, the likeliest first; at most `ADDRESSES_MAX`.
+    #[serde(deserialize_with = "bounded::<_, _, ADDRESSES_MAX>")]
+    pub sockets: Vec<SocketAddr>,
+    /// URLs of relays that it listens at; at most `ADDRESSES_MAX`.
+    #[serde(deserialize_with = "bounded::<_, _, ADDRESSES_MAX>")]
+    pub relays: Vec<String>,
+}
+
+impl Addresses {
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.relays.is_empty()
+    }
+}
+
+/// What a device tells a peer about another device, or about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerNote {
+    /// Whom it is about.
+    pub device: DeviceId,
+    /// The teller has a connection to it, so it need not be told the same by others.
+    pub connected: bool,
+    /// Where the teller knows it to be.
+    pub addresses: Addresses,
+}
+
+/// One message on a connection's control stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Frame {
+    /// The first of each side between members.
+    Hello {
+        /// What both must have in common.
+        workspace: WorkspaceId,
+        /// All that the sender has.
+        frontier: Frontier,
+    },
+    /// The first of a device that wants to become a member.
+    Join {
+        /// The workspace that its ticket names.
+        workspace: WorkspaceId,
+        /// What it shows.
+        request: JoinRequest,
+    },
+    /// The answer to a `Join` that was accepted.
+    Welcome(Welcome),
+    /// The answer to a `Join` or `Hello` that was not.
+    Refused(Refusal),
+    /// The journals of which the sender has more than it last said.
+    Have {
+        /// How many `Batches` frames of this connection it has taken in.
+        handled: u64,
+        /// Their last seqs.
+        grown: Frontier,
+    },
+    /// Encoded batches; of each journal consecutive ones, causes before effects.
+    Batches(#[serde(deserialize_with = "bounded::<_, _, FRAME_BATCHES_MAX>")] Vec<Blob>),
+    /// Where members are, the sender itself among them.
+    Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
+    /// Chunks that have come to the sender since the connection began.
+    Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
+}
+
+/// What a stream of its own asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkRequest {
+    /// A reader waits for it: answer before others.
+    pub urgent: bool,
+    /// At most `REQUEST_CHUNKS_MAX`.
+    #[serde(deserialize_with = "bounded::<_, _, REQUEST_CHUNKS_MAX>")]
+    pub chunks: Vec<ChunkId>,
+}
+
+/// A list that is refused as soon as it is longer than it may be: small elements could otherwise
+/// take many times the memory of the frame that they came in.
+fn bounded<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<T, const MAX: usize>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                if list.len() == MAX {
+                    return Err(Error::custom("a list is too long"));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(List::<T, MAX>(std::marker::PhantomData))
+}
