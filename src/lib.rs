@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod env;
 pub mod types;
