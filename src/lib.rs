@@ -6,4 +6,5 @@
 
 pub mod codec;
 pub mod env;
+pub mod keys;
 pub mod types;
