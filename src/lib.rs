@@ -4,6 +4,7 @@
 //! `docs/ARCHITECTURE.md`; `tests/layers.rs` reads the imports against that table.
 #![forbid(unsafe_code)]
 
+pub mod chunk;
 pub mod codec;
 pub mod env;
 pub mod keys;

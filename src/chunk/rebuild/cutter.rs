@@ -1,0 +1,99 @@
+//! Cuts a stream of bytes into chunks where its content says so.
+
+use fastcdc::v2020::{self, Normalization};
+
+use crate::chunk::SizeClass;
+
+/// A window over the stream, from the last cut to what was fed.
+pub struct Cutter {
+    size_class: SizeClass,
+    mask_s: u64,
+    mask_l: u64,
+    buffer: Vec<u8>,
+    /// Where in `buffer` the last cut is.
+    start: usize,
+}
+
+impl Cutter {
+    pub fn new(size_class: SizeClass) -> Self {
+        let (mask_s, mask_l) =
+            v2020::select_masks(size_class.average_bytes(), Normalization::Level1);
+        Self { size_class, mask_s, mask_l, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Bytes since the last cut.
+    pub fn len(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Memory that it takes.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Does the window hold a longest chunk, so that a cut is certain?
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.size_class.max_bytes()
+    }
+
+    /// Adds bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.make_room();
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Adds zeros.
+    pub fn feed_zeros(&mut self, count: usize) {
+        self.make_room();
+        self.buffer.resize(self.buffer.len() + count, 0);
+    }
+
+    /// The next chunk, if what was fed decides where it ends, whatever may follow.
+    pub fn cut(&mut self) -> Option<&[u8]> {
+        let len = self.next_cut();
+        let decided = len < self.len() || self.is_full();
+        (decided && len > 0).then(|| self.take(len))
+    }
+
+    /// The next chunk if nothing follows; none once the window is empty.
+    pub fn cut_at_end(&mut self) -> Option<&[u8]> {
+        let len = self.next_cut();
+        (len > 0).then(|| self.take(len))
+    }
+
+    /// Forgets what was fed since the last cut.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.start = 0;
+    }
+
+    fn take(&mut self, len: usize) -> &[u8] {
+        let start = self.start;
+        self.start += len;
+        &self.buffer[start..self.start]
+    }
+
+    fn next_cut(&self) -> usize {
+        let class = self.size_class;
+        let (_, len) = v2020::cut(
+            &self.buffer[self.start..],
+            class.min_bytes(),
+            class.average_bytes(),
+            class.max_bytes(),
+            self.mask_s,
+            self.mask_l,
+            self.mask_s << 1,
+            self.mask_l << 1,
+        );
+        len
+    }
+
+    /// Moves the window to the front once as much lies before it: each byte moves about once.
+    fn make_room(&mut self) {
+        if self.start >= self.len() {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+    }
+}
