@@ -8,4 +8,5 @@ pub mod chunk;
 pub mod codec;
 pub mod env;
 pub mod keys;
+pub mod store;
 pub mod types;

@@ -1,0 +1,406 @@
+//! What the merge keeps under the view, and what is wanted from peers.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::read::unsigned;
+use super::write::signed;
+use super::{Store, StoreError};
+use crate::codec::{decode_merged, encode_merged};
+use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
+use crate::types::{ChunkId, ChunkRef, DeviceId, EntryId, FileId, Ino, Name, OpId, VersionId};
+
+/// What one commit changes of it, `None` for what goes.
+#[derive(Clone, Debug, Default)]
+pub struct MergedRows {
+    /// Journals met for the first time: their numbers here.
+    pub journals: Vec<(u16, DeviceId)>,
+    /// How much a journal's author had heard of another, by its last batch here.
+    pub heard: Vec<(u16, u16, u64)>,
+    /// How far each journal is folded.
+    pub folded: Vec<(u16, u64)>,
+    /// Entries.
+    pub entries: Vec<(EntryId, Option<Entry>)>,
+    /// Inodes.
+    pub inodes: Vec<(FileId, Option<Inode>)>,
+    /// Versions.
+    pub versions: Vec<(FileId, VersionId, Version)>,
+    /// Moves of directories in the log.
+    pub moves: Vec<(OpId, Option<Move>)>,
+    /// Roles and Cuts.
+    pub members: Vec<MemberOp>,
+    /// Ops that do not count, and what they would have made.
+    pub voids: Vec<(OpId, u8)>,
+    /// Files and directories known here by a number that is not their own.
+    pub faces: Vec<(FileId, Option<Ino>)>,
+    /// Directories in which something stands beside its name (or no longer does).
+    pub crowded: Vec<(Ino, bool)>,
+    /// Chunks that the tree names and that are not here (or now are).
+    pub wanted: Vec<(ChunkId, Option<Wanted>)>,
+}
+
+/// A chunk that is to be fetched.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Names and opens it.
+    pub chunk: ChunkRef,
+    /// It is a node of a manifest: what it names is wanted too.
+    pub is_node: bool,
+}
+
+impl Store {
+    /// An entry as the merge keeps it.
+    ///
+    /// # Errors
+    /// The database's, or a record that does not decode; so below.
+    pub fn merged_entry(&self, id: EntryId) -> Result<Option<Entry>, StoreError> {
+        self.merged("SELECT record FROM merged_entry WHERE id = ?1", id.packed())
+    }
+
+    /// An inode as the merge keeps it.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn merged_inode(&self, id: FileId) -> Result<Option<Inode>, StoreError> {
+        self.merged("SELECT record FROM merged_inode WHERE id = ?1", id.packed())
+    }
+
+    fn merged<T: crate::codec::MergedRecord>(
+        &self,
+        sql: &str,
+        id: u64,
+    ) -> Result<Option<T>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached(sql)?;
+            let record: Option<Vec<u8>> =
+                select.query_row([signed(id)], |row| row.get(0)).optional()?;
+            Ok(record.map(|bytes| decode_merged(&bytes)).transpose()?)
+        })
+    }
+
+    /// A version as the merge keeps it.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn merged_version(
+        &self,
+        file: FileId,
+        id: VersionId,
+    ) -> Result<Option<Version>, StoreError> {
+        self.with_reader(|db| {
+            let mut select =
+                db.prepare_cached("SELECT record FROM merged_version WHERE file = ?1 AND id = ?2")?;
+            let record: Option<Vec<u8>> = select
+                .query_row([signed(file.packed()), signed(id.packed())], |row| row.get(0))
+                .optional()?;
+            Ok(record.map(|bytes| decode_merged(&bytes)).transpose()?)
+        })
+    }
+
+    /// The entries that stand in a directory; with `name`, those of that name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn merged_children(
+        &self,
+        directory: FileId,
+        name: Option<&Name>,
+    ) -> Result<Vec<EntryId>, StoreError> {
+        let parent = signed(directory.packed());
+        let id = |row: &rusqlite::Row<'_>| Ok(EntryId::from_packed(unsigned(row, 0)?));
+        self.with_reader(|db| {
+            let mut ids = Vec::new();
+            if let Some(name) = name {
+                let sql = "SELECT id FROM merged_entry WHERE parent = ?1 AND name = ?2";
+                let mut select = db.prepare_cached(sql)?;
+                for found in select.query_map(params![parent, name.as_bytes()], id)? {
+                    ids.push(found?);
+                }
+            } else {
+                let sql = "SELECT id FROM merged_entry WHERE parent = ?1";
+                let mut select = db.prepare_cached(sql)?;
+                for found in select.query_map([parent], id)? {
+                    ids.push(found?);
+                }
+            }
+            Ok(ids)
+        })
+    }
+
+    /// The entries on which an `Unlink` lies.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn merged_removed(&self) -> Result<Vec<EntryId>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT id FROM merged_entry WHERE removed")?;
+            let rows = select.query_map([], |row| Ok(EntryId::from_packed(unsigned(row, 0)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The log of directory moves, in no order.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn moves(&self) -> Result<Vec<Move>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT record FROM move")?;
+            let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+            rows.map(|record| Ok(decode_merged(&record?)?)).collect()
+        })
+    }
+
+    /// All Roles and Cuts that arrived, by their ids.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn member_ops(&self) -> Result<Vec<MemberOp>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT record FROM member ORDER BY op")?;
+            let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+            rows.map(|record| Ok(decode_merged(&record?)?)).collect()
+        })
+    }
+
+    /// What an op that does not count would have made; `None` if it counts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn void(&self, op: OpId) -> Result<Option<u8>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT made FROM void WHERE op = ?1")?;
+            Ok(select.query_row([signed(op.packed())], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// How much each journal's author had heard of the others.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn heard(&self) -> Result<Vec<(u16, u16, u64)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT journal, of, seq FROM heard")?;
+            let rows =
+                select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How far each journal is folded.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn folded(&self) -> Result<Vec<(u16, u64)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT journal, seq FROM folded")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The number by which a file or directory is known here.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn face(&self, file: FileId) -> Result<Ino, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT ino FROM face WHERE file = ?1")?;
+            let ino = select
+                .query_row([signed(file.packed())], |row| Ok(Ino(unsigned(row, 0)?)))
+                .optional()?;
+            Ok(ino.unwrap_or(Ino::from(file)))
+        })
+    }
+
+    /// The files or directories known here by this number, though it is not their own.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn faced(&self, ino: Ino) -> Result<Vec<FileId>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT file FROM face WHERE ino = ?1")?;
+            let rows = select
+                .query_map([signed(ino.0)], |row| Ok(FileId::from_packed(unsigned(row, 0)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Does something in this directory stand beside its name?
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn is_crowded(&self, ino: Ino) -> Result<bool, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM crowded WHERE ino = ?1")?;
+            Ok(select.exists([signed(ino.0)])?)
+        })
+    }
+
+    /// The batch of a journal that holds op `seq`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn batch_with(&self, journal: u16, seq: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT bytes FROM batch WHERE journal = ?1 AND seq <= ?2
+                 ORDER BY seq DESC LIMIT 1",
+            )?;
+            Ok(select.query_row(params![journal, signed(seq)], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Chunks to be fetched, those behind `after` in the order of their ids, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn wanted_page(
+        &self,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<ChunkId>, StoreError> {
+        self.chunk_ids("SELECT id FROM wanted WHERE id > ?1 ORDER BY id LIMIT ?2", after, limit)
+    }
+
+    /// Is any chunk still to be fetched?
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn wants_chunks(&self) -> Result<bool, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM wanted LIMIT 1")?;
+            Ok(select.exists([])?)
+        })
+    }
+
+    /// What is wanted of a chunk, if it is to be fetched.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn wanted(&self, id: &ChunkId) -> Result<Option<Wanted>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT record FROM wanted WHERE id = ?1")?;
+            let record: Option<Vec<u8>> = select.query_row([id.0], |row| row.get(0)).optional()?;
+            Ok(record.map(|bytes| decode_merged(&bytes)).transpose()?)
+        })
+    }
+}
+
+impl crate::codec::MergedRecord for Wanted {
+    const WHAT: &'static str = "wanted chunk";
+}
+
+pub(super) fn put_merged(
+    transaction: &Transaction<'_>,
+    rows: &MergedRows,
+) -> Result<(), StoreError> {
+    put_known(transaction, rows)?;
+    put_records(transaction, rows)?;
+    put_faces(transaction, rows)
+}
+
+fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), StoreError> {
+    for (number, device) in &rows.journals {
+        let mut put = transaction.prepare_cached("INSERT INTO journal VALUES (?1, ?2)")?;
+        put.execute(params![number, device.0])?;
+    }
+    for (journal, of, seq) in &rows.heard {
+        let mut put =
+            transaction.prepare_cached("INSERT OR REPLACE INTO heard VALUES (?1, ?2, ?3)")?;
+        put.execute(params![journal, of, signed(*seq)])?;
+    }
+    for (journal, seq) in &rows.folded {
+        let mut put =
+            transaction.prepare_cached("INSERT OR REPLACE INTO folded VALUES (?1, ?2)")?;
+        put.execute(params![journal, signed(*seq)])?;
+    }
+    for op in &rows.members {
+        let mut put =
+            transaction.prepare_cached("INSERT OR REPLACE INTO member VALUES (?1, ?2)")?;
+        put.execute(params![signed(op.id.packed()), encode_merged(op)])?;
+    }
+    for (op, made) in &rows.voids {
+        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO void VALUES (?1, ?2)")?;
+        put.execute(params![signed(op.packed()), made])?;
+    }
+    for (id, wanted) in &rows.wanted {
+        match wanted {
+            Some(wanted) => {
+                let sql = "INSERT OR REPLACE INTO wanted VALUES (?1, ?2)";
+                transaction.prepare_cached(sql)?.execute(params![id.0, encode_merged(wanted)])?
+            }
+            None => {
+                transaction.prepare_cached("DELETE FROM wanted WHERE id = ?1")?.execute([id.0])?
+            }
+        };
+    }
+    Ok(())
+}
+
+fn put_records(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), StoreError> {
+    let mut put = transaction
+        .prepare_cached("INSERT OR REPLACE INTO merged_entry VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut remove = transaction.prepare_cached("DELETE FROM merged_entry WHERE id = ?1")?;
+    for (id, entry) in &rows.entries {
+        match entry {
+            Some(entry) => {
+                let place = entry.place();
+                put.execute(params![
+                    signed(id.packed()),
+                    signed(place.parent.packed()),
+                    place.name.as_bytes(),
+                    !entry.removals.is_empty(),
+                    encode_merged(entry),
+                ])?
+            }
+            None => remove.execute([signed(id.packed())])?,
+        };
+    }
+    let mut put =
+        transaction.prepare_cached("INSERT OR REPLACE INTO merged_inode VALUES (?1, ?2)")?;
+    let mut remove = transaction.prepare_cached("DELETE FROM merged_inode WHERE id = ?1")?;
+    for (id, inode) in &rows.inodes {
+        match inode {
+            Some(inode) => put.execute(params![signed(id.packed()), encode_merged(inode)])?,
+            None => remove.execute([signed(id.packed())])?,
+        };
+    }
+    let mut put =
+        transaction.prepare_cached("INSERT OR REPLACE INTO merged_version VALUES (?1, ?2, ?3)")?;
+    for (file, id, version) in &rows.versions {
+        put.execute(params![signed(file.packed()), signed(id.packed()), encode_merged(version)])?;
+    }
+    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO move VALUES (?1, ?2)")?;
+    let mut remove = transaction.prepare_cached("DELETE FROM move WHERE op = ?1")?;
+    for (op, line) in &rows.moves {
+        match line {
+            Some(line) => put.execute(params![signed(op.packed()), encode_merged(line)])?,
+            None => remove.execute([signed(op.packed())])?,
+        };
+    }
+    Ok(())
+}
+
+fn put_faces(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), StoreError> {
+    for (file, ino) in &rows.faces {
+        let file = signed(file.packed());
+        match ino {
+            Some(ino) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO face VALUES (?1, ?2)")?
+                .execute([file, signed(ino.0)])?,
+            None => {
+                transaction.prepare_cached("DELETE FROM face WHERE file = ?1")?.execute([file])?
+            }
+        };
+    }
+    for (ino, is_crowded) in &rows.crowded {
+        let sql = if *is_crowded {
+            "INSERT OR IGNORE INTO crowded VALUES (?1)"
+        } else {
+            "DELETE FROM crowded WHERE ino = ?1"
+        };
+        transaction.prepare_cached(sql)?.execute([signed(ino.0)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! What survives a power cut: chunks in segment files, everything else in SQLite.
+//!
+//! The room owns both and their order: chunks reach the disk before the row that names them. It
+//! refuses to know what a record means. One [`Writer`] changes the store; any number of clones of
+//! [`Store`] read it. A failed sync latches the writer: the kernel may have dropped the pages.
+
+mod error;
+mod merged;
+mod read;
+mod schema;
+mod segment;
+mod upkeep;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+pub use error::{Remedy, StoreError};
+pub use merged::{MergedRows, Wanted};
+pub use read::{Counts, NodesPage, VersionsPage};
+pub use upkeep::{ChunkPlace, Tally};
+pub use write::{Commit, Sync, Writer};
+
+use crate::env::{Env, FreeSpace};
+use crate::types::ChunkId;
+use segment::Segments;
+
+/// The file of the database, inside a workspace's directory.
+pub const DATABASE_FILE: &str = "journal.db";
+/// The directory of the segment files.
+pub const SEGMENTS_DIR: &str = "segments";
+
+/// Reading connections kept for later.
+const READERS_MAX: usize = 8;
+
+/// The store of one workspace, for reading and for appending chunks. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    env: Env,
+    readers: Mutex<Vec<Connection>>,
+    segments: Segments,
+}
+
+impl Store {
+    /// Makes an empty store in `dir`, which exists.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] or [`StoreError::Sqlite`].
+    pub fn create(dir: &Path, env: &Env) -> Result<(), StoreError> {
+        env.disk.create_dir_all(&dir.join(SEGMENTS_DIR))?;
+        drop(schema::open(&dir.join(DATABASE_FILE))?);
+        Ok(env.disk.sync_dir(dir)?)
+    }
+
+    /// Opens the store in `dir`, which the caller holds the lock of, for reading and writing.
+    ///
+    /// What a crash left behind the last commit's chunks is cut off: nothing names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Version`] if a newer build made it, [`StoreError::Corrupt`] if a segment is
+    /// shorter than its chunks.
+    pub fn open(dir: &Path, env: &Env) -> Result<(Self, Writer), StoreError> {
+        let connection = schema::open(&dir.join(DATABASE_FILE))?;
+        let known = schema::segments(&connection)?;
+        let segments = Segments::open(&dir.join(SEGMENTS_DIR), env, &known)?;
+        let store = Self::over(dir, env, segments);
+        let writer = Writer::new(connection, store.clone());
+        Ok((store, writer))
+    }
+
+    /// Opens the store in `dir` for looking, while another process may be writing to it.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn look(dir: &Path, env: &Env) -> Result<Self, StoreError> {
+        let store = Self::over(dir, env, Segments::look(&dir.join(SEGMENTS_DIR), env));
+        store.with_reader(|_| Ok(()))?;
+        Ok(store)
+    }
+
+    fn over(dir: &Path, env: &Env, segments: Segments) -> Self {
+        let readers = Mutex::new(Vec::new());
+        let inner = Inner { dir: dir.to_owned(), env: env.clone(), readers, segments };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Appends a sealed chunk, unless it is there. Readable at once; durable with the next
+    /// durable commit, which also names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if the disk is.
+    pub fn append(&self, id: &ChunkId, sealed: &[u8]) -> Result<(), StoreError> {
+        if self.inner.segments.pending(id).is_some() || self.chunk_place(id)?.is_some() {
+            return Ok(());
+        }
+        self.inner.segments.append(id, sealed)
+    }
+
+    /// A chunk's sealed bytes, checked against its id.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingChunk`], [`StoreError::CorruptChunk`].
+    pub fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>, StoreError> {
+        let place = match self.inner.segments.pending(id) {
+            Some(place) => place,
+            // Between the two looks a commit may have named it.
+            None => self.chunk_place(id)?.ok_or(StoreError::MissingChunk(*id))?,
+        };
+        let sealed = self.inner.segments.read(place)?;
+        let found = ChunkId::of(&sealed);
+        if found == *id { Ok(sealed) } else { Err(StoreError::CorruptChunk { chunk: *id, found }) }
+    }
+
+    /// Space on the disk below.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn free_space(&self) -> Result<FreeSpace, StoreError> {
+        Ok(self.inner.env.disk.free_space(&self.inner.dir)?)
+    }
+
+    fn with_reader<R>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let held = self.inner.readers.lock().pop();
+        let connection = match held {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.inner.dir.join(DATABASE_FILE))?,
+        };
+        let result = read(&connection);
+        let mut readers = self.inner.readers.lock();
+        if readers.len() < READERS_MAX {
+            readers.push(connection);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;
