@@ -8,5 +8,6 @@ pub mod chunk;
 pub mod codec;
 pub mod env;
 pub mod keys;
+pub mod merge;
 pub mod store;
 pub mod types;
