@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod codec;
 pub mod env;
+pub mod fs;
 pub mod keys;
 pub mod merge;
 pub mod store;

@@ -1,0 +1,275 @@
+//! What memory lacked, fetched from the store: outside the lock, then laid in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::body::Body;
+use super::dir::{DIR_NAMES_MAX, Dir, Entry};
+use super::tree::Tree;
+use super::{FsError, FsResult, Inner};
+use crate::chunk::{ExtentMap, Item, Manifest};
+use crate::store::StoreError;
+use crate::types::{
+    ChunkId, ChunkRef, Content, EntryRecord, FileId, Ino, NameHash, NodeRecord, PatchData,
+    PatchExtent, VersionId, VersionRecord,
+};
+
+/// Names fetched at once from a directory too large to be held whole.
+pub const PAGE_NAMES: usize = 512;
+/// How long a writer waits for memory before it looks again.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
+
+/// What an operation needed and memory did not have.
+#[derive(Debug)]
+pub enum Miss {
+    /// A node.
+    Node(Ino),
+    /// Several nodes.
+    Nodes(Vec<Ino>),
+    /// One name of a large directory.
+    Entry(Ino, NameHash),
+    /// All names of a directory.
+    Dir(Ino),
+    /// The names that follow one, of a large directory.
+    Page(Ino, Option<NameHash>),
+    /// A file's content: which file, and its head.
+    Body(Ino, Option<(FileId, VersionId)>),
+    /// Opened chunks.
+    Chunks(Vec<ChunkRef>),
+    /// Every chunk of a file that is to be changed, on this device's disk.
+    Local(Ino, Arc<Manifest>),
+    /// Memory for a draft, which the next commit gives back.
+    Room,
+}
+
+/// What was fetched for one operation alone.
+#[derive(Default)]
+pub struct Loaded {
+    /// Opened chunks.
+    pub chunks: HashMap<ChunkId, Arc<[u8]>>,
+    /// The page that `readdir` asked for, and whether it is the directory's last.
+    pub page: Option<(Vec<EntryRecord>, bool)>,
+    /// [`Tree::forgotten`] when the page was read: once that has moved, the page may be old.
+    pub forgotten: u64,
+}
+
+/// What was fetched for the tree.
+pub enum Fetched {
+    /// Nodes, and numbers that no table knows.
+    Nodes(Vec<(Ino, Option<NodeRecord>)>),
+    /// Names: the directory, the names, and the one name that was asked for or all.
+    Names(Ino, Vec<EntryRecord>, Option<NameHash>),
+    /// A file's content.
+    Body(Ino, Body),
+    /// A file's chunks are all here.
+    Local(Ino),
+    /// Nothing to lay in.
+    Nothing,
+}
+
+impl Inner {
+    /// Reads what was missed. May wait for the disk; holds no lock meanwhile.
+    pub(super) fn fetch(&self, miss: Miss, loaded: &mut Loaded) -> FsResult<Fetched> {
+        match miss {
+            Miss::Node(ino) => self.fetch_nodes(&[ino]),
+            Miss::Nodes(inos) => self.fetch_nodes(&inos),
+            Miss::Entry(dir, hash) => {
+                Ok(Fetched::Names(dir, self.store.entry(dir, hash)?, Some(hash)))
+            }
+            Miss::Dir(dir) => {
+                let names = self.store.entries_page(dir, None, DIR_NAMES_MAX + 1)?;
+                Ok(Fetched::Names(dir, names, None))
+            }
+            Miss::Page(dir, after) => {
+                let names = self.store.entries_page(dir, after, PAGE_NAMES)?;
+                let last = names.len() < PAGE_NAMES;
+                loaded.page = Some((names, last));
+                Ok(Fetched::Nothing)
+            }
+            Miss::Body(ino, head) => Ok(Fetched::Body(ino, self.fetch_body(head)?)),
+            Miss::Chunks(chunks) => {
+                for chunk in chunks {
+                    loaded.chunks.insert(chunk.id, self.open_chunk(&chunk)?);
+                }
+                Ok(Fetched::Nothing)
+            }
+            Miss::Local(ino, manifest) => {
+                self.fetch_whole(&manifest)?;
+                Ok(Fetched::Local(ino))
+            }
+            Miss::Room => {
+                self.wait_for_room()?;
+                Ok(Fetched::Nothing)
+            }
+        }
+    }
+
+    /// Brings every chunk of a file to this device. May wait for each, within a bound.
+    fn fetch_whole(&self, manifest: &Manifest) -> FsResult<()> {
+        for item in manifest.items() {
+            if let Item::Chunk(chunk) = item
+                && !self.store.has_chunk(&chunk.id)?
+            {
+                self.read_chunk(&chunk.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch_nodes(&self, inos: &[Ino]) -> FsResult<Fetched> {
+        let read = |ino: &Ino| Ok((*ino, self.store.node(*ino)?));
+        Ok(Fetched::Nodes(inos.iter().map(read).collect::<FsResult<_>>()?))
+    }
+
+    fn wait_for_room(&self) -> FsResult<()> {
+        self.commit.now();
+        let mut tree = self.tree.lock();
+        // A commit that failed gives no room.
+        self.check_writable()?;
+        if tree.draft_bytes > self.draft_bytes_max || tree.pending.is_full() {
+            self.room.wait_for(&mut tree, ROOM_WAIT);
+        }
+        Ok(())
+    }
+
+    /// A chunk's plain bytes, from the cache or the store.
+    pub(super) fn open_chunk(&self, chunk: &ChunkRef) -> FsResult<Arc<[u8]>> {
+        if let Some(plain) = self.chunks.get(&chunk.id) {
+            if plain.len() == chunk.plain_bytes as usize {
+                return Ok(plain);
+            }
+            let why = "two references give it different lengths; run `tidefs verify`";
+            return Err(FsError::Io(format!("chunk {}: {why}", chunk.id)));
+        }
+        let sealed = self.read_chunk(&chunk.id)?;
+        let plain: Arc<[u8]> =
+            self.sealer.open(chunk, &sealed).map_err(|e| FsError::Io(e.to_string()))?.into();
+        self.chunks.put(chunk.id, Arc::clone(&plain));
+        Ok(plain)
+    }
+
+    /// A chunk's sealed bytes, from the store, or from a peer if it is not here. May wait for it,
+    /// within a bound.
+    fn read_chunk(&self, id: &ChunkId) -> FsResult<Vec<u8>> {
+        match (self.store.read_chunk(id), self.fetcher.get()) {
+            (Err(StoreError::MissingChunk(_)), Some(fetcher)) => {
+                self.replica.awaiting(id, || fetcher.fetch(id)).map_err(FsError::Io)?;
+                Ok(self.store.read_chunk(id)?)
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    fn fetch_body(&self, head: Option<(FileId, VersionId)>) -> FsResult<Body> {
+        let Some((file, head)) = head else { return Ok(Body::new_empty()) };
+        let mut layers = Vec::new();
+        let mut at = head;
+        let (base, bottom) = loop {
+            let version = self.version(file, at)?;
+            match version.content {
+                Content::Patch { base, extents } => {
+                    layers.push(extents);
+                    at = base;
+                }
+                content => break self.fetch_base(content, version.size_bytes)?,
+            }
+        };
+        let count = u32::try_from(layers.len()).expect("a chain of patches is short");
+        let mut patches = bottom;
+        for extents in layers.into_iter().rev() {
+            lay_patch(&mut patches, extents);
+        }
+        let is_local = !self.store.wants_chunks()?;
+        Ok(Body { is_local, ..Body::of(Arc::new(base), patches, count) })
+    }
+
+    fn version(&self, file: FileId, id: VersionId) -> FsResult<VersionRecord> {
+        self.store.version(file, id)?.ok_or_else(|| {
+            FsError::Io(format!("version {id:?} of {file:?} is not in the store; run verify"))
+        })
+    }
+
+    fn fetch_base(&self, content: Content, size: u64) -> FsResult<(Manifest, ExtentMap)> {
+        let mut over = ExtentMap::default();
+        let base = match content {
+            Content::Inline(bytes) => {
+                over.write(0, &bytes);
+                Manifest::default()
+            }
+            Content::Chunk(chunk) => Manifest::new(size, vec![Item::Chunk(chunk)]),
+            Content::Manifest(root) => {
+                Manifest::load(&root, &self.sealer, &mut |node: &ChunkRef| -> FsResult<Vec<u8>> {
+                    self.read_chunk(&node.id)
+                })?
+            }
+            Content::Patch { .. } => unreachable!("the caller has unrolled patches"),
+        };
+        Ok((base, over))
+    }
+
+    /// Lays what was fetched into the tree.
+    pub(super) fn install(tree: &mut Tree, fetched: Fetched) -> FsResult<()> {
+        match fetched {
+            Fetched::Nodes(nodes) => {
+                for (ino, record) in nodes {
+                    match record {
+                        Some(record) => tree.learn_node(ino, record),
+                        None if tree.peek(ino).is_none() => return Err(FsError::Stale(ino)),
+                        None => {}
+                    }
+                }
+            }
+            Fetched::Names(dir, names, asked) => install_names(tree, dir, names, asked),
+            Fetched::Body(ino, body) => {
+                let clean_bytes = body.clean_bytes();
+                if let Some(node) = tree.peek(ino) {
+                    node.body.get_or_insert(body);
+                    tree.count_content(clean_bytes);
+                }
+            }
+            Fetched::Local(ino) => {
+                if let Some(body) = tree.peek(ino).and_then(|node| node.body.as_mut()) {
+                    body.is_local = true;
+                }
+            }
+            Fetched::Nothing => {}
+        }
+        Ok(())
+    }
+}
+
+fn install_names(tree: &mut Tree, ino: Ino, names: Vec<EntryRecord>, asked: Option<NameHash>) {
+    let whole = asked.is_none() && names.len() <= DIR_NAMES_MAX;
+    let Some(node) = tree.peek(ino) else { return };
+    let dir: &mut Dir = node.dir.get_or_insert_default();
+    for record in names {
+        let entry = Entry {
+            id: record.entry,
+            place: record.place,
+            ino: record.ino,
+            kind_bits: record.kind_bits,
+            name: record.name,
+        };
+        dir.learn(record.hash, Some(entry));
+    }
+    if let Some(hash) = asked {
+        dir.learn(hash, None);
+    }
+    if whole {
+        dir.set_whole();
+    }
+    if asked.is_some() {
+        tree.trim_dir(ino);
+    }
+}
+
+/// Lays a patch's extents over what lies below.
+pub fn lay_patch(over: &mut ExtentMap, extents: Vec<PatchExtent>) {
+    for extent in extents {
+        match extent.data {
+            PatchData::Bytes(bytes) => over.write(extent.offset, &bytes),
+            PatchData::Zero(len_bytes) => over.zero(extent.offset, len_bytes),
+        }
+    }
+}
