@@ -10,5 +10,7 @@ pub mod env;
 pub mod fs;
 pub mod keys;
 pub mod merge;
+pub mod net;
 pub mod store;
+pub mod sync;
 pub mod types;
