@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub mod codec;
+pub mod engine;
 pub mod env;
 pub mod fs;
 pub mod keys;

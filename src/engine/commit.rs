@@ -1,0 +1,525 @@
+//! The commit: the one function through which a change becomes durable.
+//!
+//! One thread runs it. It takes from the tree all that changed so far, stores drafts as chunks or
+//! as patches, signs the ops as batches of this device's journal, and hands everything to the
+//! store as one transaction. So a crash leaves the tree as it was at some commit: what is lost is
+//! the last changes, never some in the middle.
+
+mod deliver;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::EngineError;
+use super::handle::{CommitHandle, Delivery};
+use super::journal::{HeardSoFar, JournalWriter};
+use super::merger::{self, Merger, ViewChange};
+use super::pending::TakenOps;
+use super::published::Published;
+use super::workspace::OpenWorkspace;
+use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer};
+use crate::store::{Commit, Store, StoreError, Sync, Writer};
+use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
+use crate::types::{
+    ChunkRef, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash, NodeRecord, Op, PatchData,
+    PatchExtent, Timestamp, VersionId, VersionRecord,
+};
+
+/// Pause before a commit that found the disk full is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+
+/// The tree, as the commit thread sees it.
+pub trait Source: Send + std::marker::Sync {
+    /// Takes all that changed since the last call.
+    fn collect(&self) -> Changes;
+    /// Commit `number`, with these nodes and drafts, is in the store.
+    fn committed(&self, number: u64, inos: &[Ino], drafts: Vec<StoredDraft>);
+    /// Nothing can be stored any more.
+    fn latch(&self, why: &str);
+    /// Changes wait (true) until they are let go again. Reads go on.
+    fn hold(&self, held: bool);
+    /// The store has taken in what other devices did; nothing here is changed meanwhile.
+    fn merged(&self, change: ViewChange);
+    /// Appends an op of this device's own that no file operation makes.
+    fn emit(&self, op: Op);
+    /// A chunk's plain bytes.
+    ///
+    /// # Errors
+    /// If the store cannot read it.
+    fn open_chunk(&self, chunk: &ChunkRef) -> Result<Arc<[u8]>, EngineError>;
+}
+
+/// What one commit takes.
+#[derive(Debug)]
+pub struct Changes {
+    /// From 1, growing by one.
+    pub number: u64,
+    /// Ops, and the numbers of the writes that follow them.
+    pub ops: TakenOps,
+    /// Content to store.
+    pub drafts: Vec<TakenDraft>,
+    /// Nodes to put, or to delete.
+    pub nodes: Vec<(Ino, Option<NodeRecord>)>,
+    /// Names to put.
+    pub entries_put: Vec<EntryRecord>,
+    /// Names to remove.
+    pub entries_removed: Vec<(Ino, NameHash, EntryId)>,
+    /// How many nodes then have a name.
+    pub live_nodes: u64,
+}
+
+/// A file's draft, taken by value.
+#[derive(Debug)]
+pub struct TakenDraft {
+    /// The file here.
+    pub ino: Ino,
+    /// What becomes of it.
+    pub target: DraftTarget,
+    /// Chunks below.
+    pub base: Arc<Manifest>,
+    /// Committed patches over them.
+    pub patches: Arc<ExtentMap>,
+    /// How many versions those are.
+    pub patch_count: u32,
+    /// The draft.
+    pub frozen: Arc<ExtentMap>,
+    /// Length of the file, in bytes.
+    pub size_bytes: u64,
+    /// The layers stand on the head, which can take one more patch.
+    pub may_patch: bool,
+}
+
+/// What becomes of a draft.
+#[derive(Debug)]
+pub enum DraftTarget {
+    /// A new version of a file.
+    Version {
+        /// Which file.
+        file: FileId,
+        /// The new version.
+        id: VersionId,
+        /// The head before.
+        parent: Option<VersionId>,
+        /// The head before, if history need not keep it.
+        replaces: Option<VersionId>,
+        /// History need not keep this one either.
+        interim: bool,
+        /// The file's modification time.
+        mtime: Timestamp,
+        /// Written through a file opened before a peer's change replaced it: the new version
+        /// stands beside the peer's.
+        detached: bool,
+    },
+    /// A version that exists is stored anew, without patches.
+    Fold {
+        /// Which file.
+        file: FileId,
+        /// Which version.
+        id: VersionId,
+    },
+    /// Content without a name: its chunks free memory, and go with the last open handle.
+    Nameless,
+}
+
+/// Where a file's content stands after a commit.
+#[derive(Debug)]
+pub struct StoredDraft {
+    /// The file here.
+    pub ino: Ino,
+    /// Chunks.
+    pub base: Arc<Manifest>,
+    /// Patches over them.
+    pub patches: Arc<ExtentMap>,
+    /// How many.
+    pub patch_count: u32,
+    /// Bytes that are not holes.
+    pub stored_bytes: u64,
+}
+
+impl Changes {
+    /// Only ops so far.
+    pub fn new(ops: TakenOps) -> Self {
+        Self {
+            number: 0,
+            ops,
+            drafts: Vec::new(),
+            nodes: Vec::new(),
+            entries_put: Vec::new(),
+            entries_removed: Vec::new(),
+            live_nodes: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ops.ops.is_empty()
+            && self.drafts.is_empty()
+            && self.nodes.is_empty()
+            && self.entries_put.is_empty()
+            && self.entries_removed.is_empty()
+    }
+}
+
+/// The running thread. Dropped without [`CommitThread::finish`], it still commits and ends.
+pub struct CommitThread {
+    handle: CommitHandle,
+    thread: Option<JoinHandle<Result<(), EngineError>>>,
+}
+
+impl CommitThread {
+    /// Starts committing what `source` collects.
+    ///
+    /// # Errors
+    /// [`EngineError::Thread`] if the system gives no thread.
+    pub fn start(
+        workspace: OpenWorkspace,
+        handle: CommitHandle,
+        source: Arc<dyn Source>,
+    ) -> Result<Self, EngineError> {
+        let mut committer = Committer::new(workspace, handle.clone(), source);
+        committer.publish();
+        #[expect(clippy::disallowed_methods, reason = "the engine is the home of threads")]
+        let thread = std::thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || committer.run())
+            .map_err(EngineError::Thread)?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    /// Commits what is left, closes the store and ends the thread. Waits for the disk.
+    ///
+    /// # Errors
+    /// The last commit's.
+    pub fn finish(mut self) -> Result<(), EngineError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), EngineError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.handle.stop();
+        thread.join().unwrap_or(Err(EngineError::Closed))
+    }
+}
+
+impl Drop for CommitThread {
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            tracing::error!("the last commit failed: {error}");
+        }
+    }
+}
+
+struct Committer {
+    handle: CommitHandle,
+    source: Arc<dyn Source>,
+    store: Store,
+    writer: Writer,
+    sealer: Arc<Sealer>,
+    journal: JournalWriter,
+    merger: Merger,
+    published: Arc<Published>,
+    env: crate::env::Env,
+    /// Taken from the tree, and not yet in the store because the disk was full.
+    unfinished: Option<Changes>,
+    /// Why nothing can be stored any more.
+    latched: Option<String>,
+    /// Commits since the last durable one.
+    not_durable: bool,
+    /// Holds the lock as long as the store is open; let go of last.
+    _workspace: OpenWorkspace,
+}
+
+/// Tells those who wait, however the thread ends.
+struct Leaving(CommitHandle, Arc<dyn Source>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.1.latch("the commit thread failed");
+        }
+        self.0.leave();
+    }
+}
+
+impl Committer {
+    fn new(mut workspace: OpenWorkspace, handle: CommitHandle, source: Arc<dyn Source>) -> Self {
+        Self {
+            handle,
+            source,
+            store: workspace.store.clone(),
+            writer: workspace.take_writer(),
+            sealer: Arc::clone(&workspace.sealer),
+            journal: workspace.take_journal(),
+            merger: workspace.take_merger(),
+            published: workspace.published(),
+            env: workspace.env.clone(),
+            unfinished: None,
+            latched: None,
+            not_durable: false,
+            _workspace: workspace,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), EngineError> {
+        let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
+        loop {
+            let asked = self.handle.next();
+            for (delivery, reply) in asked.deliveries {
+                reply(self.take_delivery(delivery));
+            }
+            // What peers are told of must be durable, lest a number of the journal is used twice.
+            let is_shared = self.merger.is_shared();
+            let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
+            let result = self.commit(durable);
+            for reply in asked.syncs {
+                reply(result.as_ref().copied().map_err(EngineError::summary));
+            }
+            if self.merger.has_own_to_fold()
+                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+            {
+                tracing::warn!("this device's own changes wait to be merged: {error}");
+            }
+            if asked.stop {
+                if let Err(error) = self.writer.checkpoint() {
+                    tracing::warn!("the write-ahead log stays for the next start: {error}");
+                }
+                return result;
+            }
+            if self.unfinished.is_some() {
+                std::thread::sleep(FULL_RETRY);
+                self.handle.nudge(super::Urgency::Soon);
+            }
+        }
+    }
+
+    /// Stores all that changed so far; with `durable`, on the disk when this returns.
+    fn commit(&mut self, durable: bool) -> Result<(), EngineError> {
+        if let Some(why) = &self.latched {
+            return Err(EngineError::Latched(why.clone()));
+        }
+        let result = self.commit_all(durable);
+        match &result {
+            Err(EngineError::Store(StoreError::Full { .. })) | Ok(()) => {}
+            Err(error) => {
+                let why = format!("a commit failed: {error}");
+                self.source.latch(&why);
+                self.latched = Some(why);
+            }
+        }
+        result
+    }
+
+    fn commit_all(&mut self, durable: bool) -> Result<(), EngineError> {
+        if let Some(changes) = self.unfinished.take() {
+            self.commit_changes(changes, durable)?;
+        }
+        let changes = self.source.collect();
+        if !changes.is_empty() {
+            return self.commit_changes(changes, durable);
+        }
+        self.source.committed(changes.number, &[], Vec::new());
+        if durable && self.not_durable {
+            self.writer.sync()?;
+            self.not_durable = false;
+        }
+        Ok(())
+    }
+
+    fn commit_changes(&mut self, mut changes: Changes, durable: bool) -> Result<(), EngineError> {
+        match self.store_changes(&mut changes, durable) {
+            Ok(drafts) => {
+                self.not_durable = !durable;
+                let inos: Vec<Ino> = changes.nodes.iter().map(|(ino, _)| *ino).collect();
+                self.source.committed(changes.number, &inos, drafts);
+                Ok(())
+            }
+            Err(error) => {
+                self.unfinished = Some(changes);
+                Err(error)
+            }
+        }
+    }
+
+    fn store_changes(
+        &mut self,
+        changes: &mut Changes,
+        durable: bool,
+    ) -> Result<Vec<StoredDraft>, EngineError> {
+        let mut commit = Commit::default();
+        let mut writes = Vec::new();
+        let mut folded = Vec::new();
+        let mut stored = Vec::with_capacity(changes.drafts.len());
+        for draft in &changes.drafts {
+            let (content, settled) = self.store_draft(draft, durable)?;
+            if let DraftTarget::Fold { file, id } = draft.target {
+                folded.extend(self.folded(file, id, content)?);
+            } else {
+                record_version(draft, content, &mut commit, &mut writes);
+            }
+            if let DraftTarget::Version { file, detached, .. } = draft.target {
+                let shared = self.merger.is_shared() && !detached;
+                if let Some(Op::Write { parents, .. }) = writes.last_mut().filter(|_| shared) {
+                    merger::add(parents, self.merger.heads(file)?);
+                }
+            }
+            stored.push(settled);
+        }
+        if self.merger.is_shared() {
+            for op in &mut changes.ops.ops {
+                self.merger.complete(op)?;
+            }
+        }
+        let frontier_delta = self.merger.frontier_delta();
+        let device = |number| self.merger.device(number);
+        let clock = self.merger.clock();
+        let heard = HeardSoFar { device: &device, frontier_delta, clock };
+        let hlc = self.journal.append(&changes.ops, &writes, &heard, &self.sealer, &mut commit);
+        stamp(&mut commit, hlc, changes.ops.ops.len());
+        commit.versions_put.extend(folded);
+        let sizes: HashMap<Ino, u64> =
+            stored.iter().map(|draft| (draft.ino, draft.stored_bytes)).collect();
+        for (ino, record) in &mut changes.nodes {
+            if let (Some(record), Some(bytes)) = (record, sizes.get(ino)) {
+                record.stored_bytes = *bytes;
+            }
+        }
+        commit.nodes.clone_from(&changes.nodes);
+        commit.merged.faces.extend(changes.nodes.iter().filter_map(saved_face));
+        commit.entries_put.clone_from(&changes.entries_put);
+        commit.entries_removed.clone_from(&changes.entries_removed);
+        commit.live_nodes = Some(changes.live_nodes);
+        let sync = if durable { Sync::Durable } else { Sync::Later };
+        self.writer.commit(&commit, sync)?;
+        let told = if commit.batches.is_empty() { Vec::new() } else { heard.frontier_delta };
+        self.merger.own_committed(self.journal.advance(), &told);
+        if durable {
+            self.publish();
+        }
+        Ok(stored)
+    }
+
+    /// A version's record with its patches folded into chunks.
+    fn folded(
+        &self,
+        file: FileId,
+        id: VersionId,
+        content: Content,
+    ) -> Result<Option<(FileId, VersionId, VersionRecord)>, EngineError> {
+        let record = self.store.version(file, id)?;
+        Ok(record.map(|record| (file, id, VersionRecord { content, ..record })))
+    }
+
+    /// Turns a draft into content: bytes in the op, a patch, or chunks.
+    fn store_draft(
+        &self,
+        draft: &TakenDraft,
+        durable: bool,
+    ) -> Result<(Content, StoredDraft), EngineError> {
+        if let Some(parent) = patch_parent(draft, durable) {
+            return Ok(patch(draft, parent));
+        }
+        let overlay = if draft.patches.is_empty() {
+            Arc::clone(&draft.frozen)
+        } else {
+            let mut overlay = (*draft.patches).clone();
+            overlay.merge_newer((*draft.frozen).clone());
+            Arc::new(overlay)
+        };
+        let size = draft.size_bytes;
+        let mut open = |chunk: &ChunkRef| self.source.open_chunk(chunk);
+        if size <= INLINE_BYTES_MAX as u64 {
+            let bytes = chunk::read_range(&draft.base, &[&*overlay], 0, size, size, &mut open)?;
+            return Ok(inline(draft.ino, bytes));
+        }
+        let store = &self.store;
+        let mut emit = |chunk: SealedChunk| -> Result<(), EngineError> {
+            Ok(store.append(&chunk.chunk.id, &chunk.bytes)?)
+        };
+        let base = chunk::rebuild(&draft.base, &overlay, size, &self.sealer, &mut open, &mut emit)?;
+        let content = match base.items() {
+            [Item::Chunk(chunk)] => Content::Chunk(chunk.clone()),
+            _ => Content::Manifest(base.save(&self.sealer, &mut emit)?),
+        };
+        let stored_bytes = base.stored_bytes();
+        let patches = Arc::new(ExtentMap::default());
+        let base = Arc::new(base);
+        Ok((content, StoredDraft { ino: draft.ino, base, patches, patch_count: 0, stored_bytes }))
+    }
+}
+
+/// A document that an editor's save has put under another number.
+fn saved_face((ino, record): &(Ino, Option<NodeRecord>)) -> Option<(FileId, Option<Ino>)> {
+    let file = record.as_ref().filter(|record| record.nlink > 0)?.file?;
+    (Ino::from(file) != *ino).then_some((file, Some(*ino)))
+}
+
+/// The head that a patch can be laid over, where one will do: a sync waits, and the change is
+/// small. So an fsync of a small write is one commit of the write-ahead log.
+fn patch_parent(draft: &TakenDraft, durable: bool) -> Option<VersionId> {
+    let DraftTarget::Version { parent, .. } = draft.target else { return None };
+    let small = draft.frozen.memory_bytes() <= PATCH_BYTES_MAX && !draft.frozen.has_shared();
+    let worth_it = draft.size_bytes > INLINE_BYTES_MAX as u64;
+    parent.filter(|_| durable && draft.may_patch && small && worth_it)
+}
+
+fn patch(draft: &TakenDraft, base: VersionId) -> (Content, StoredDraft) {
+    let extents = draft
+        .frozen
+        .iter()
+        .map(|(offset, extent)| PatchExtent {
+            offset,
+            data: match extent {
+                Extent::Bytes(bytes) => PatchData::Bytes(bytes.clone()),
+                Extent::Zero(len_bytes) => PatchData::Zero(*len_bytes),
+                Extent::Shared { .. } => unreachable!("patch_parent refuses shared extents"),
+            },
+        })
+        .collect();
+    let mut patches = (*draft.patches).clone();
+    patches.merge_newer((*draft.frozen).clone());
+    let stored_bytes = draft.base.stored_bytes() + patches.data_bytes();
+    let settled = StoredDraft {
+        ino: draft.ino,
+        base: Arc::clone(&draft.base),
+        patches: Arc::new(patches),
+        patch_count: draft.patch_count + 1,
+        stored_bytes,
+    };
+    (Content::Patch { base, extents }, settled)
+}
+
+fn inline(ino: Ino, bytes: Vec<u8>) -> (Content, StoredDraft) {
+    let mut patches = ExtentMap::default();
+    patches.write(0, &bytes);
+    let stored_bytes = bytes.len() as u64;
+    let base = Arc::new(Manifest::default());
+    let patches = Arc::new(patches);
+    (Content::Inline(bytes), StoredDraft { ino, base, patches, patch_count: 0, stored_bytes })
+}
+
+/// Puts a draft's version into the commit, and its op among the writes.
+fn record_version(draft: &TakenDraft, content: Content, commit: &mut Commit, writes: &mut Vec<Op>) {
+    let size_bytes = draft.size_bytes;
+    match draft.target {
+        DraftTarget::Nameless | DraftTarget::Fold { .. } => {}
+        DraftTarget::Version { file, id, parent, replaces, interim, mtime, .. } => {
+            let is_base =
+                matches!(&content, Content::Patch { base, .. } if Some(*base) == replaces);
+            commit.versions_removed.extend(replaces.filter(|_| !is_base).map(|old| (file, old)));
+            let parents = parent.into_iter().collect();
+            let hlc = Hlc::default();
+            let record =
+                VersionRecord { hlc, size_bytes, mtime, content: content.clone(), interim };
+            commit.versions_put.push((file, id, record));
+            writes.push(Op::Write { file, parents, size_bytes, content, mtime, interim });
+        }
+    }
+}
+
+/// Gives each new version the clock of its op: the writes follow the other ops.
+fn stamp(commit: &mut Commit, first: Hlc, ops: usize) {
+    for (index, (_, _, record)) in commit.versions_put.iter_mut().enumerate() {
+        record.hlc = Hlc(first.0 + (ops + index) as u64);
+    }
+}

@@ -1,0 +1,166 @@
+//! How others ask the commit thread for something.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::EngineError;
+use super::error::DeliverError;
+use crate::types::{ChunkId, DeviceId, Role};
+
+/// Drafts wait at most this long after the first write that is not stored.
+const LATER: Duration = Duration::from_secs(1);
+/// Changes of names and attributes, and closed files.
+const SOON: Duration = Duration::from_millis(100);
+/// The same while other devices share the workspace, so that they hear of it soon.
+const SOON_SHARED: Duration = Duration::from_millis(4);
+
+/// How long a change may stay in memory alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Urgency {
+    /// A second: a draft of a file that is still being written.
+    Later,
+    /// A tenth of a second: a group of other changes.
+    Soon,
+    /// Not at all: memory is needed.
+    Now,
+}
+
+/// Called once, from the commit thread.
+pub type SyncReply = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
+
+/// What a peer has sent.
+pub(super) enum Delivery {
+    /// Encoded batches, to be merged.
+    Batches(Vec<Vec<u8>>),
+    /// Wanted chunks, which have just been appended to the store.
+    Chunks(Vec<ChunkId>),
+    /// Ops of this device's own about its members.
+    Members(Vec<(DeviceId, Role)>),
+}
+
+/// Called once, from the commit thread.
+pub(super) type DeliveryReply = Box<dyn FnOnce(Result<(), DeliverError>) + Send>;
+
+/// What is asked of the commit thread.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub deliveries: Vec<(Delivery, DeliveryReply)>,
+    pub urgency: Option<Urgency>,
+    pub since: Option<Instant>,
+    pub syncs: Vec<SyncReply>,
+    pub stop: bool,
+    /// The thread is gone: nobody will answer.
+    pub gone: bool,
+}
+
+/// The commit thread's letter box. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct CommitHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    asked: Mutex<Asked>,
+    wake: Condvar,
+    /// The urgency already asked for, so that most nudges take no lock: 0 for none.
+    level: std::sync::atomic::AtomicU8,
+    has_peers: std::sync::atomic::AtomicBool,
+}
+
+impl CommitHandle {
+    /// Something changed. Never waits; a nudge less urgent than the last costs one atomic read.
+    pub fn nudge(&self, urgency: Urgency) {
+        use std::sync::atomic::Ordering::AcqRel;
+        let level = urgency as u8 + 1;
+        if self.shared.level.fetch_max(level, AcqRel) >= level {
+            return;
+        }
+        let mut asked = self.shared.asked.lock();
+        asked.urgency = asked.urgency.max(Some(urgency));
+        asked.since.get_or_insert_with(Instant::now);
+        self.shared.wake.notify_one();
+    }
+
+    /// Memory is needed: commit at once.
+    pub fn now(&self) {
+        self.nudge(Urgency::Now);
+    }
+
+    /// Calls `reply` once all that was changed before is durable, or will not be. Never waits.
+    pub fn sync(&self, reply: SyncReply) {
+        let mut asked = self.shared.asked.lock();
+        if asked.gone {
+            drop(asked);
+            return reply(Err(EngineError::Closed));
+        }
+        asked.syncs.push(reply);
+        self.shared.wake.notify_one();
+    }
+
+    /// Hands over what a peer has sent; `reply` hears once it is durable, or why it will not be.
+    /// Never waits: each peer has one delivery under way.
+    pub(super) fn deliver(&self, delivery: Delivery, reply: DeliveryReply) {
+        let mut asked = self.shared.asked.lock();
+        if asked.gone {
+            drop(asked);
+            return reply(Err(EngineError::Closed.into()));
+        }
+        asked.deliveries.push((delivery, reply));
+        self.shared.wake.notify_one();
+    }
+
+    /// Other devices share the workspace: changes are committed sooner.
+    pub(super) fn set_shared(&self) {
+        self.shared.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Asks the thread to commit what is left and end.
+    pub(super) fn stop(&self) {
+        self.shared.asked.lock().stop = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// The thread ends: those who still wait hear it.
+    pub(super) fn leave(&self) {
+        let (syncs, deliveries) = {
+            let mut asked = self.shared.asked.lock();
+            asked.gone = true;
+            (std::mem::take(&mut asked.syncs), std::mem::take(&mut asked.deliveries))
+        };
+        for (_, reply) in deliveries {
+            reply(Err(EngineError::Closed.into()));
+        }
+        for reply in syncs {
+            reply(Err(EngineError::Closed));
+        }
+    }
+
+    /// Waits until something is due, and takes all that is asked.
+    pub(super) fn next(&self) -> Asked {
+        let mut asked = self.shared.asked.lock();
+        loop {
+            if asked.stop || !asked.syncs.is_empty() || !asked.deliveries.is_empty() {
+                break;
+            }
+            let has_peers = self.shared.has_peers.load(std::sync::atomic::Ordering::Relaxed);
+            let soon = if has_peers { SOON_SHARED } else { SOON };
+            let due = match (asked.urgency, asked.since) {
+                (Some(Urgency::Now), _) => break,
+                (Some(Urgency::Soon), Some(since)) => since + soon,
+                (Some(Urgency::Later), Some(since)) => since + LATER,
+                _ => {
+                    self.shared.wake.wait(&mut asked);
+                    continue;
+                }
+            };
+            if self.shared.wake.wait_until(&mut asked, due).timed_out() {
+                break;
+            }
+        }
+        self.shared.level.store(0, std::sync::atomic::Ordering::Release);
+        std::mem::take(&mut *asked)
+    }
+}

@@ -1,0 +1,574 @@
+//! What changes in the view: the nodes and entries that this device shows.
+//!
+//! A directory is looked at name by name where each touched name is borne by one thing alone, and
+//! as a whole otherwise. Content that a peer has changed comes under a new inode number, so that
+//! files that are open keep what they opened.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Folding, MergeError};
+use crate::codec::decode_batch;
+use crate::merge::{Policy, Row, RowKind, list, list_name};
+use crate::store::StoreError;
+use crate::types::merged::{AttrName, Key};
+use crate::types::{
+    AttrChange, DeviceId, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord, Op, Timestamp,
+    VersionId, VersionRecord,
+};
+
+/// Entries of a directory read at once.
+const PAGE_ROWS: usize = 4096;
+
+/// What the tree in memory and the kernel have to hear of a round.
+#[derive(Clone, Debug, Default)]
+pub struct ViewChange {
+    /// Nodes as they are now, or that are gone.
+    pub nodes: Vec<(Ino, Option<NodeRecord>)>,
+    /// Nodes whose content a peer's has replaced: open files keep them.
+    pub detached: Vec<Ino>,
+    /// Entries that came or changed.
+    pub entries_put: Vec<EntryRecord>,
+    /// Entries that went, each with its name.
+    pub entries_removed: Vec<EntryRecord>,
+    /// By how much the number of nodes with a name has changed.
+    pub live_nodes: i64,
+}
+
+impl ViewChange {
+    /// Does nothing change?
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.entries_put.is_empty() && self.entries_removed.is_empty()
+    }
+}
+
+/// Names to look at again in each directory; `None` for all of them.
+type Touched = HashMap<FileId, Option<BTreeSet<Name>>>;
+
+/// Works out the change, and puts what of it the store keeps into the round's commit.
+pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, MergeError> {
+    let mut viewing = Viewing {
+        now,
+        nodes: BTreeMap::new(),
+        faces: HashMap::new(),
+        links: HashMap::new(),
+        placed: HashSet::new(),
+        queue: Vec::new(),
+        done: HashSet::new(),
+        change: ViewChange::default(),
+        rows: BTreeMap::new(),
+        crowded: Vec::new(),
+        folding,
+    };
+    viewing.run()?;
+    viewing.finish()
+}
+
+struct Viewing<'a, 'b> {
+    folding: &'a mut Folding<'b>,
+    now: Timestamp,
+    /// Nodes as this change leaves them.
+    nodes: BTreeMap<Ino, Option<NodeRecord>>,
+    faces: HashMap<FileId, Ino>,
+    /// By how much each file's number of names changes.
+    links: HashMap<Ino, i64>,
+    /// Directories that were given a name in this change.
+    placed: HashSet<Ino>,
+    /// Directories to look at as a whole, met on the way.
+    queue: Vec<Ino>,
+    done: HashSet<Ino>,
+    change: ViewChange,
+    /// Names that were looked at: what the store shows there, and what is to be shown.
+    rows: BTreeMap<(Ino, Name), (Option<EntryRecord>, Option<EntryRecord>)>,
+    crowded: Vec<(Ino, bool)>,
+}
+
+impl Viewing<'_, '_> {
+    fn run(&mut self) -> Result<(), MergeError> {
+        let touched = self.touched()?;
+        let mut directories = Vec::with_capacity(touched.len());
+        for (directory, names) in touched {
+            directories.push((self.depth(directory)?, directory, names));
+        }
+        directories.sort_by_key(|(depth, directory, _)| (*depth, *directory));
+        for (_, directory, names) in directories {
+            let ino = self.face(directory)?;
+            self.directory(ino, names)?;
+            while let Some(ino) = self.queue.pop() {
+                self.directory(ino, None)?;
+            }
+        }
+        self.attributes()?;
+        self.settle_rows()
+    }
+
+    /// Every name on which what was folded may bear.
+    fn touched(&self) -> Result<Touched, StoreError> {
+        let mut touched = Touched::new();
+        let mut touch = |parent: FileId, name: Name| -> bool {
+            let names = touched.entry(parent).or_insert_with(|| Some(BTreeSet::new()));
+            names.as_mut().is_some_and(|names| names.insert(name))
+        };
+        let state = &self.folding.state;
+        let mut look: Vec<(FileId, Name)> = self.folding.shown.clone();
+        for (id, entry) in &state.changed().entries {
+            let before = self.folding.merger.store.merged_entry(*id)?;
+            for place in [before.and_then(|entry| entry.place), entry.clone().and_then(|e| e.place)]
+            {
+                look.extend(place.map(|place| (place.parent, place.name)));
+            }
+        }
+        for inode in state.changed().inodes.values().flatten().filter(|inode| !inode.is_directory) {
+            for id in &inode.entries {
+                let place = state.entry(*id)?.and_then(|entry| entry.place);
+                look.extend(place.map(|place| (place.parent, place.name)));
+            }
+        }
+        // What is inside decides whether a removed directory is visible (L4).
+        while let Some((parent, name)) = look.pop() {
+            if touch(parent, name) && parent != FileId::ROOT {
+                let above =
+                    state.entry(EntryId(parent.0))?.filter(|entry| !entry.removals.is_empty());
+                look.extend(above.and_then(|e| e.place).map(|place| (place.parent, place.name)));
+            }
+        }
+        Ok(touched)
+    }
+
+    fn depth(&self, mut directory: FileId) -> Result<u32, StoreError> {
+        let mut depth = 0;
+        while directory != FileId::ROOT {
+            let Some(entry) = self.folding.state.entry(EntryId(directory.0))? else { break };
+            let Some(place) = entry.place else { break };
+            directory = place.parent;
+            depth += 1;
+        }
+        Ok(depth)
+    }
+
+    /// The number by which a file or directory is known here.
+    fn face(&self, file: FileId) -> Result<Ino, StoreError> {
+        match self.faces.get(&file) {
+            Some(ino) => Ok(*ino),
+            None => self.folding.merger.store.face(file),
+        }
+    }
+
+    fn node(&self, ino: Ino) -> Result<Option<NodeRecord>, StoreError> {
+        match self.nodes.get(&ino) {
+            Some(record) => Ok(record.clone()),
+            None => self.folding.merger.store.node(ino),
+        }
+    }
+
+    /// All directories that are one under this number.
+    fn merged_here(&self, ino: Ino, record: &NodeRecord) -> Result<Vec<FileId>, StoreError> {
+        let mut all: BTreeSet<FileId> = record.file.into_iter().collect();
+        all.extend(self.folding.merger.store.faced(ino)?);
+        all.extend(self.faces.iter().filter(|(_, face)| **face == ino).map(|(file, _)| *file));
+        let mut here = Vec::new();
+        for file in all {
+            if self.face(file)? == ino || Some(file) == record.file {
+                here.push(file);
+            }
+        }
+        Ok(here)
+    }
+
+    /// Brings the rows of one directory up to date: those of `names`, or all.
+    fn directory(&mut self, ino: Ino, names: Option<BTreeSet<Name>>) -> Result<(), MergeError> {
+        if self.done.contains(&ino) {
+            return Ok(());
+        }
+        let Some(record) = self.node(ino)?.filter(|record| record.nlink > 0) else { return Ok(()) };
+        let files = self.merged_here(ino, &record)?;
+        let is_crowded = self.folding.merger.store.is_crowded(ino)?;
+        if let Some(names) = names.filter(|_| !is_crowded) {
+            let mut rows = Vec::with_capacity(names.len());
+            let mut is_simple = true;
+            for name in &names {
+                match list_name(&self.folding.state, &files, name, policy())? {
+                    Some(row) => rows.push((name.clone(), row)),
+                    None => is_simple = false,
+                }
+            }
+            if is_simple {
+                for (name, row) in rows {
+                    let hash = self.folding.merger.hasher.hash(name.as_bytes());
+                    let shown = self.folding.merger.store.entry(ino, hash)?;
+                    let shown = shown.into_iter().find(|entry| entry.name == name);
+                    self.row(ino, name, shown, row)?;
+                }
+                return Ok(());
+            }
+        }
+        self.whole(ino, &files, is_crowded)
+    }
+
+    fn whole(&mut self, ino: Ino, files: &[FileId], was_crowded: bool) -> Result<(), MergeError> {
+        self.done.insert(ino);
+        let rows = list(&self.folding.state, files, policy(), &label)?;
+        let is_crowded = rows.iter().any(|row| row.name != row.raw_name);
+        if is_crowded != was_crowded {
+            self.crowded.push((ino, is_crowded));
+        }
+        let mut shown = self.shown(ino)?;
+        let listed: HashSet<Name> = rows.iter().map(|row| row.name.clone()).collect();
+        for row in rows {
+            let before = shown.remove(&row.name);
+            self.row(ino, row.name.clone(), before, Some(row))?;
+        }
+        let fresh: Vec<Name> = self.rows_of(ino).filter(|name| !listed.contains(name)).collect();
+        for name in fresh {
+            self.row(ino, name, None, None)?;
+        }
+        for (name, entry) in shown {
+            self.row(ino, name, Some(entry), None)?;
+        }
+        Ok(())
+    }
+
+    /// The entries of a directory as the store has them.
+    fn shown(&self, ino: Ino) -> Result<BTreeMap<Name, EntryRecord>, StoreError> {
+        let mut shown = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = self.folding.merger.store.entries_page(ino, after, PAGE_ROWS)?;
+            let Some(last) = page.last() else { return Ok(shown) };
+            after = Some(last.hash);
+            shown.extend(page.into_iter().map(|entry| (entry.name.clone(), entry)));
+        }
+    }
+
+    /// The names of a directory that were looked at so far.
+    fn rows_of(&self, ino: Ino) -> impl Iterator<Item = Name> {
+        let rows = self.rows.keys().filter(move |(parent, _)| *parent == ino);
+        rows.map(|(_, name)| name.clone())
+    }
+
+    /// One name: what the store shows there, and what is to be shown. The last word counts.
+    fn row(
+        &mut self,
+        parent: Ino,
+        name: Name,
+        shown: Option<EntryRecord>,
+        row: Option<Row>,
+    ) -> Result<(), MergeError> {
+        let wanted = match row {
+            Some(row) => Some(self.entry(parent, &row)?),
+            None => None,
+        };
+        self.rows.entry((parent, name)).or_insert((shown, None)).1 = wanted;
+        Ok(())
+    }
+
+    /// Counts what has changed in which directory.
+    fn settle_rows(&mut self) -> Result<(), MergeError> {
+        for ((parent, _), (shown, wanted)) in std::mem::take(&mut self.rows) {
+            if shown == wanted {
+                continue;
+            }
+            if let Some(shown) = shown {
+                self.count(parent, &shown, -1)?;
+                self.change.entries_removed.push(shown);
+            }
+            if let Some(wanted) = wanted {
+                self.count(parent, &wanted, 1)?;
+                self.change.entries_put.push(wanted);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, parent: Ino, row: &Row) -> Result<EntryRecord, MergeError> {
+        let ino = match row.kind {
+            RowKind::Directory => self.directory_node(parent, row)?,
+            RowKind::File | RowKind::Sibling => self.file_node(row)?,
+        };
+        let record = self.node(ino)?.expect("a row's node was just made or found");
+        let entry = self.folding.state.entry(row.entries[0])?.expect("a row's entry is there");
+        Ok(EntryRecord {
+            parent,
+            hash: self.folding.merger.hasher.hash(row.name.as_bytes()),
+            entry: row.entries[0],
+            place: entry.place().op,
+            ino,
+            kind_bits: record.kind.bits(),
+            name: row.name.clone(),
+        })
+    }
+
+    /// A name more or less of a node, in a directory.
+    fn count(&mut self, parent: Ino, entry: &EntryRecord, by: i64) -> Result<(), StoreError> {
+        let is_dir = entry.kind_bits == Kind::Directory.bits();
+        if let Some(mut record) = self.node(parent)? {
+            record.size_bytes = record.size_bytes.saturating_add_signed(by);
+            if is_dir {
+                let by = i32::try_from(by).unwrap_or(0);
+                record.nlink = record.nlink.saturating_add_signed(by);
+            }
+            record.mtime = self.now;
+            record.ctime = self.now;
+            self.nodes.insert(parent, Some(record));
+        }
+        *self.links.entry(entry.ino).or_default() += by;
+        if is_dir && by > 0 {
+            self.placed.insert(entry.ino);
+        }
+        Ok(())
+    }
+
+    /// The node of directories that are one, which may be several numbers' until now.
+    fn directory_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
+        let files: Vec<FileId> = row.entries.iter().map(|entry| FileId(entry.0)).collect();
+        let mut own = None;
+        for file in &files {
+            let ino = self.face(*file)?;
+            let is_live = self.node(ino)?.is_some_and(|node| {
+                node.nlink > 0 && node.file.is_some_and(|owner| files.contains(&owner))
+            });
+            if is_live && own.is_none() {
+                own = Some(ino);
+            } else if is_live && own != Some(ino) {
+                self.empty_out(ino)?;
+            } else if !is_live && ino != Ino::from(*file) {
+                // It stood merged with another, which now is without it.
+                self.queue.push(ino);
+            }
+        }
+        let ino = own.unwrap_or(Ino::from(files[0]));
+        for file in &files {
+            if self.face(*file)? != ino {
+                self.queue.push(ino);
+                self.faces.insert(*file, ino);
+            }
+        }
+        if let Some(mut node) = self.node(ino)?.filter(|_| own.is_some()) {
+            if node.parent != parent {
+                node.parent = parent;
+                self.nodes.insert(ino, Some(node));
+            }
+        } else {
+            let mut node = self.fresh(files[0], None)?;
+            node.parent = parent;
+            self.nodes.insert(ino, Some(node));
+            self.change.live_nodes += 1;
+            self.queue.push(ino);
+        }
+        Ok(ino)
+    }
+
+    /// A directory whose content now shows under another number.
+    fn empty_out(&mut self, ino: Ino) -> Result<(), MergeError> {
+        self.done.insert(ino);
+        let fresh: Vec<Name> = self.rows_of(ino).collect();
+        for name in fresh {
+            self.row(ino, name, None, None)?;
+        }
+        for (name, entry) in self.shown(ino)? {
+            self.row(ino, name, Some(entry), None)?;
+        }
+        Ok(())
+    }
+
+    /// The node that shows a file's head.
+    fn file_node(&mut self, row: &Row) -> Result<Ino, MergeError> {
+        let file = row.inode;
+        let face = self.face(file)?;
+        let node = self.node(face)?.filter(|node| node.file == Some(file));
+        match node {
+            Some(node) if node.head == row.head => Ok(face),
+            Some(node) => {
+                let head = row.head.expect("a file's head is superseded by a head alone");
+                let ino = Ino(head.packed());
+                self.faces.insert(file, ino);
+                let mut fresh = self.fresh(file, Some(head))?;
+                (fresh.btime, fresh.nlink) = (node.btime, 0);
+                self.nodes.insert(ino, Some(fresh));
+                self.nodes.insert(face, None);
+                self.change.live_nodes -= i64::from(node.nlink > 0);
+                self.change.detached.push(face);
+                // Names come over one by one; the old number's go with it.
+                Ok(ino)
+            }
+            None => {
+                let ino = self.free_number(row)?;
+                if ino != face {
+                    self.faces.insert(file, ino);
+                }
+                let mut node = self.fresh(file, row.head)?;
+                node.nlink = 0;
+                self.nodes.insert(ino, Some(node));
+                Ok(ino)
+            }
+        }
+    }
+
+    /// A number for a file that is not shown yet: its own, unless another document bears that since
+    /// an editor's save, else that of an op which gave no other.
+    fn free_number(&self, row: &Row) -> Result<Ino, StoreError> {
+        let placed = self.folding.state.entry(row.entries[0])?.map(|e| e.place().op.packed());
+        let head = row.head.map(VersionId::packed);
+        for number in [Some(row.inode.packed()), head, placed].into_iter().flatten() {
+            let ino = Ino(number);
+            if self.node(ino)?.is_none_or(|node| node.file == Some(row.inode)) {
+                return Ok(ino);
+            }
+        }
+        Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
+    }
+
+    /// A node's record from the merge, the version and the op that made it.
+    fn fresh(&self, file: FileId, head: Option<VersionId>) -> Result<NodeRecord, MergeError> {
+        let (kind, made_at) = self.made(file)?;
+        let version = match head {
+            Some(head) => self.version(file, head)?,
+            None => None,
+        };
+        let is_dir = kind == Kind::Directory;
+        let mut record = NodeRecord {
+            file: Some(file),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: if is_dir { 2 } else { 0 },
+            size_bytes: version.as_ref().map_or(0, |version| version.size_bytes),
+            stored_bytes: version.as_ref().map_or(0, |version| version.size_bytes),
+            atime: made_at,
+            mtime: version.as_ref().map_or(made_at, |version| version.mtime),
+            ctime: self.now,
+            btime: made_at,
+            head,
+            parent: Ino::ROOT,
+            xattrs: BTreeMap::new(),
+        };
+        self.attribute(file, &mut record)?;
+        Ok(record)
+    }
+
+    /// Lays the shared attributes into a record.
+    fn attribute(&self, file: FileId, record: &mut NodeRecord) -> Result<(), MergeError> {
+        let Some(inode) = self.folding.state.inode(file)? else { return Ok(()) };
+        let written: Option<Key> = match record.head {
+            Some(head) => self.folding.state.version(file, head)?.map(|version| version.key),
+            None => None,
+        };
+        record.xattrs.clear();
+        for (name, (key, change)) in inode.attrs {
+            match change {
+                AttrChange::Mode(mode) => record.mode = mode & 0o7777,
+                AttrChange::Uid(uid) => record.uid = uid,
+                AttrChange::Gid(gid) => record.gid = gid,
+                AttrChange::Mtime(mtime) if written.is_none_or(|written| key > written) => {
+                    record.mtime = mtime;
+                }
+                AttrChange::Mtime(_) => {}
+                AttrChange::Xattr(_, value) => {
+                    if let (AttrName::Xattr(name), Some(value)) = (name, value) {
+                        record.xattrs.insert(name, value);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays attributes that ops of this round changed into the nodes that are shown.
+    fn attributes(&mut self) -> Result<(), MergeError> {
+        let files: Vec<FileId> = self.folding.state.changed().inodes.keys().copied().collect();
+        for file in files {
+            let ino = self.face(file)?;
+            let Some(before) = self.node(ino)?.filter(|node| node.file == Some(file)) else {
+                continue;
+            };
+            let mut after = before.clone();
+            self.attribute(file, &mut after)?;
+            if after != before {
+                after.ctime = self.now;
+                self.nodes.insert(ino, Some(after));
+            }
+        }
+        Ok(())
+    }
+
+    fn version(&self, file: FileId, id: VersionId) -> Result<Option<VersionRecord>, StoreError> {
+        let fresh = self.folding.commit.versions_put.iter().rev();
+        let fresh = fresh.filter(|(of, version, _)| (*of, *version) == (file, id));
+        match fresh.map(|(_, _, record)| record.clone()).next() {
+            Some(record) => Ok(Some(record)),
+            None => self.folding.merger.store.version(file, id),
+        }
+    }
+
+    /// What a file or directory is, and when it was made: from this round, or from its journal.
+    fn made(&self, file: FileId) -> Result<(Kind, Timestamp), MergeError> {
+        if file == FileId::ROOT {
+            return Ok((Kind::Directory, self.now));
+        }
+        if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
+            return Ok((kind.clone(), self.now));
+        }
+        let missing = || StoreError::Corrupt(format!("the op that made {file:?} is not here"));
+        let bytes = self.folding.merger.store.batch_with(file.0.journal(), file.0.seq())?;
+        let batch = decode_batch(&bytes.ok_or_else(missing)?).map_err(StoreError::from)?;
+        let context = super::context(&batch.journal, batch.seq);
+        let max = crate::types::limits::BATCH_BYTES_HARD_MAX;
+        let sealer = &self.folding.merger.sealer;
+        let plain = sealer
+            .open_record(&context, &batch.sealed_ops, max)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let numbers = &self.folding.known.numbers;
+        let ops = crate::codec::decode_ops(&plain, |device| numbers.get(device).copied())
+            .map_err(StoreError::from)?;
+        let index = usize::try_from(file.0.seq() - batch.seq).unwrap_or(usize::MAX);
+        match ops.into_iter().nth(index) {
+            Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
+            _ => Err(missing().into()),
+        }
+    }
+
+    /// Settles link counts, and hands out the change.
+    fn finish(mut self) -> Result<ViewChange, MergeError> {
+        for (ino, by) in std::mem::take(&mut self.links) {
+            let Some(mut record) = self.node(ino)? else { continue };
+            if record.kind == Kind::Directory {
+                if by < 0 && !self.placed.contains(&ino) {
+                    self.nodes.insert(ino, None);
+                    self.change.live_nodes -= 1;
+                }
+                continue;
+            }
+            let before = record.nlink;
+            let after = i64::from(before) + by;
+            record.nlink = u32::try_from(after.max(0)).unwrap_or(u32::MAX);
+            record.ctime = self.now;
+            self.change.live_nodes += i64::from(record.nlink > 0) - i64::from(before > 0);
+            let in_history = record.kind == Kind::Regular && record.head.is_some();
+            let is_kept = record.nlink > 0 || in_history;
+            self.nodes.insert(ino, is_kept.then_some(record));
+        }
+        let rows = &mut self.folding.commit;
+        rows.merged.faces.extend(
+            self.faces
+                .iter()
+                .map(|(file, ino)| (*file, (*ino != Ino::from(*file)).then_some(*ino))),
+        );
+        rows.merged.crowded.extend(self.crowded);
+        self.change.nodes = self.nodes.into_iter().collect();
+        rows.nodes.extend(self.change.nodes.iter().cloned());
+        rows.entries_put.extend(self.change.entries_put.iter().cloned());
+        rows.entries_removed
+            .extend(self.change.entries_removed.iter().map(|e| (e.parent, e.hash, e.entry)));
+        Ok(self.change)
+    }
+}
+
+/// What becomes of a file with several heads: the newest is shown, the others stay in history.
+fn policy() -> Policy {
+    Policy { keeps_both: false, is_caseless: false }
+}
+
+/// What a device is called in the name of a file that stands beside another.
+fn label(device: &DeviceId) -> String {
+    device.0[..4].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

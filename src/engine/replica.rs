@@ -1,0 +1,215 @@
+//! This device's workspace, as replication sees it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::error::{DeliverError, EngineError};
+use super::handle::{CommitHandle, Delivery};
+use super::invitations::Invitations;
+use super::merger::MergeError;
+use super::published::Published;
+use super::sync::{Replica, ReplicaError};
+use super::workspace::{OpenWorkspace, Workspace};
+use crate::env::Env;
+use crate::store::{Store, StoreError};
+use crate::types::{
+    ChunkId, DeviceId, Frontier, JoinRequest, Refusal, Role, Settings, Welcome, WorkspaceId,
+};
+
+/// Batches read from the store at once.
+const PAGE_BATCHES: usize = 64;
+/// Wanted chunks looked at in one go.
+const PAGE_CHUNKS: usize = 1024;
+
+/// A workspace that is open, for replication. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalReplica {
+    store: Store,
+    commit: CommitHandle,
+    published: Arc<Published>,
+    settings: Settings,
+    device: DeviceId,
+    founder: DeviceId,
+    name: String,
+    dir: PathBuf,
+    env: Env,
+    awaited: Arc<Mutex<HashSet<ChunkId>>>,
+}
+
+impl LocalReplica {
+    /// Of `workspace`, whose commit thread `commit` reaches; `name` is
+    /// what this device is called.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn new(
+        workspace: &OpenWorkspace,
+        commit: CommitHandle,
+        name: String,
+    ) -> Result<Self, EngineError> {
+        let journals = workspace.store.journals()?;
+        let founder = journals.iter().find(|(number, _)| *number == super::merger::FOUNDER);
+        let founder = founder.map_or(workspace.device(), |(_, device)| *device);
+        Ok(Self {
+            store: workspace.store.clone(),
+            commit,
+            published: workspace.published(),
+            settings: workspace.settings.clone(),
+            device: workspace.device(),
+            founder,
+            name,
+            dir: workspace.dir.clone(),
+            env: workspace.env.clone(),
+            awaited: Arc::default(),
+        })
+    }
+
+    /// What is durable here.
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Takes this chunk, should it come while `fetch` runs, whether or not the store knows by then
+    /// that it is wanted: a reader waits for it.
+    pub fn awaiting<R>(&self, id: &ChunkId, fetch: impl FnOnce() -> R) -> R {
+        self.awaited.lock().insert(*id);
+        let result = fetch();
+        self.awaited.lock().remove(id);
+        result
+    }
+
+    fn deliver_and_wait(&self, delivery: Delivery) -> Result<(), DeliverError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.commit.deliver(delivery, Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or(Err(EngineError::Closed.into()))
+    }
+
+    fn journal(&self, device: &DeviceId) -> Result<Option<u16>, StoreError> {
+        let journals = self.store.journals()?;
+        Ok(journals.into_iter().find(|(_, known)| known == device).map(|(number, _)| number))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> ReplicaError {
+    ReplicaError::Failed(error.to_string())
+}
+
+impl Replica for LocalReplica {
+    fn workspace(&self) -> WorkspaceId {
+        self.settings.workspace
+    }
+
+    fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    fn is_member(&self, device: &DeviceId) -> bool {
+        // Before the first batches have come, a new member knows the founder alone.
+        self.published.role(device).is_some() || *device == self.founder
+    }
+
+    fn members(&self) -> Vec<DeviceId> {
+        self.published.roles().into_iter().map(|(device, _)| device).collect()
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.published.frontier().into_iter().filter(|(_, seq)| *seq > 0).collect()
+    }
+
+    fn batches(
+        &self,
+        journal: &DeviceId,
+        after_seq: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<u8>>, ReplicaError> {
+        let Some(number) = self.journal(journal).map_err(failed)? else { return Ok(Vec::new()) };
+        let durable = self.published.frontier().get(journal).copied().unwrap_or(0);
+        let mut batches = Vec::new();
+        let mut bytes_total = 0;
+        let page = self.store.batches(number, after_seq + 1, PAGE_BATCHES).map_err(failed)?;
+        for (seq, bytes) in page {
+            let is_enough = !batches.is_empty() && bytes_total + bytes.len() > bytes_max;
+            if seq > durable || is_enough {
+                break;
+            }
+            bytes_total += bytes.len();
+            batches.push(bytes);
+        }
+        Ok(batches)
+    }
+
+    fn deliver(&self, _: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Batches(batches)).map_err(|error| match error {
+            DeliverError::Refused(MergeError::Refused { .. }) => {
+                ReplicaError::Refused(error.to_string())
+            }
+            other => failed(other),
+        })
+    }
+
+    fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError> {
+        match self.store.read_chunk(id) {
+            Ok(sealed) => Ok(Some(sealed)),
+            Err(StoreError::MissingChunk(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError> {
+        let mut kept = Vec::with_capacity(chunks.len());
+        for (id, sealed) in chunks {
+            if ChunkId::of(&sealed) != id {
+                return Err(ReplicaError::Refused(format!("chunk {id} is not what it is named")));
+            }
+            // What the tree does not name is not kept.
+            let is_awaited = self.awaited.lock().contains(&id);
+            if is_awaited || self.store.wanted(&id).map_err(failed)?.is_some() {
+                self.store.append(&id, &sealed).map_err(failed)?;
+                kept.push(id);
+            }
+        }
+        self.commit.deliver(Delivery::Chunks(kept), Box::new(|_| ()));
+        Ok(())
+    }
+
+    fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId> {
+        let mut missing = Vec::new();
+        let mut after = None;
+        while missing.len() < limit {
+            let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            let here = |id: &ChunkId| self.store.has_chunk(id).unwrap_or(false);
+            missing.extend(page.into_iter().filter(|id| !except.contains(id) && !here(id)));
+        }
+        missing.truncate(limit);
+        missing
+    }
+
+    fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {
+        if self.published.role(&self.device) != Some(Role::Admin) {
+            tracing::warn!("{joiner} asks to join, but this device is no admin");
+            return Err(ReplicaError::NotAdmitted(Refusal::Failed));
+        }
+        let invitations = Invitations::of(&self.dir, &self.env);
+        let role = invitations
+            .redeem(&request.token, joiner)
+            .map_err(failed)?
+            .map_err(ReplicaError::NotAdmitted)?;
+        if self.published.role(joiner).is_none() {
+            self.deliver_and_wait(Delivery::Members(vec![(*joiner, role)])).map_err(failed)?;
+            tracing::info!("{joiner}, called {:?}, is now a member ({role:?})", request.name);
+        }
+        let secret = Workspace::secret(&self.dir, &self.env).map_err(failed)?;
+        Ok(Welcome {
+            settings: self.settings.clone(),
+            secret: (role != Role::Keeper).then_some(secret),
+            founder: self.founder,
+            role,
+            inviter_name: self.name.clone(),
+        })
+    }
+}

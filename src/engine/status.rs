@@ -1,0 +1,48 @@
+//! What a workspace holds, told without its lock.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{EngineError, Workspace};
+use crate::env::Env;
+use crate::store::{Counts, Store};
+
+/// A workspace at a glance, as of its last commit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Are chunks and ops encrypted?
+    pub encryption: bool,
+    /// Are chunks compressed where that helps?
+    pub compression: bool,
+    /// What it holds.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Free on the disk below, in bytes.
+    pub disk_free_bytes: u64,
+    /// Size of the disk below, in bytes.
+    pub disk_total_bytes: u64,
+}
+
+/// The status of the workspace in `dir`, which may be mounted meanwhile. Reads the database's keys.
+///
+/// # Errors
+/// [`EngineError::Missing`], or the store's.
+pub fn status(dir: &Path, env: &Env) -> Result<Status, EngineError> {
+    let settings = Workspace::settings(dir, env)?;
+    let store = Store::look(dir, env)?;
+    let space = store.free_space()?;
+    Ok(Status {
+        name: settings.name,
+        id: settings.workspace.to_string(),
+        encryption: settings.encryption,
+        compression: settings.compression,
+        counts: store.counts()?,
+        disk_free_bytes: space.available_bytes,
+        disk_total_bytes: space.total_bytes,
+    })
+}

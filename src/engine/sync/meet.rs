@@ -1,0 +1,195 @@
+//! How a connection begins: whom we dial, who comes in, who is turned away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use super::connection::{Event, Shared, Up};
+use super::{ReplicaError, SyncError};
+use crate::codec::Sender;
+use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
+use crate::sync::Loss;
+use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
+use crate::types::{Addresses, DeviceId, Frame, Frontier, Refusal};
+
+/// From the first packet to the answer to `Hello`.
+const MEETING_TIME: Duration = Duration::from_secs(15);
+/// How long a stranger is listened to.
+const STRANGER_TIME: Duration = Duration::from_secs(5);
+/// How long a side that has said its last frame waits for the other to close.
+const PARTING_TIME: Duration = Duration::from_secs(5);
+
+/// Dials a member and says `Hello`; tells the driver what came of it.
+pub(super) async fn dial(shared: Shared, net: Net, peer: DeviceId, addresses: Addresses) {
+    let event = match timeout(MEETING_TIME, greet(&shared, &net, &peer, &addresses)).await {
+        Ok(Ok(up)) => Event::Up(Box::new(up)),
+        Ok(Err(SyncError::Net(NetError::Closed(CloseCode::Duplicate)))) => {
+            Event::DialFailed(peer, Loss::Link, None)
+        }
+        Ok(Err(error)) => Event::DialFailed(peer, loss(&error), Some(error.to_string())),
+        Err(_) => Event::DialFailed(peer, Loss::Link, Some(SyncError::TimedOut.to_string())),
+    };
+    let _ = shared.tell(event).await;
+}
+
+fn loss(error: &SyncError) -> Loss {
+    match error {
+        SyncError::Refused(_)
+        | SyncError::Unexpected
+        | SyncError::Net(NetError::Closed(CloseCode::Stranger) | NetError::Codec(_)) => {
+            Loss::Refused
+        }
+        _ => Loss::Link,
+    }
+}
+
+async fn greet(
+    shared: &Shared,
+    net: &Net,
+    peer: &DeviceId,
+    addresses: &Addresses,
+) -> Result<Up, SyncError> {
+    let (workspace, told) = (shared.replica.workspace(), own_frontier(shared).await?);
+    let link = net.dial(peer, addresses).await?;
+    let (mut writer, mut reader) = link.open_control().await?;
+    let hello = Frame::Hello { workspace, frontier: told.clone() };
+    let answer = match writer.write(&hello).await {
+        Ok(()) => reader.read(Sender::Member).await,
+        Err(error) => Err(error),
+    };
+    match answer.map_err(|error| (error, &link)) {
+        Ok(Frame::Hello { workspace: theirs, frontier }) if theirs == workspace => {
+            Ok(Up { link, writer, reader, dialled: true, frontier, told })
+        }
+        Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
+        Ok(Frame::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) => Err(SyncError::Unexpected),
+        Err((error, link)) => Err(reason(error, link).await.into()),
+    }
+}
+
+/// Why the peer closed the connection, where it did, rather than how the stream broke by it.
+pub(super) async fn reason(error: NetError, link: &Link) -> NetError {
+    match error {
+        NetError::Lost(why) => {
+            let closed = timeout(Duration::from_millis(50), link.closed()).await;
+            closed.unwrap_or(NetError::Lost(why))
+        }
+        other => other,
+    }
+}
+
+async fn own_frontier(shared: &Shared) -> Result<Frontier, SyncError> {
+    let replica = Arc::clone(&shared.replica);
+    spawn_blocking(move || replica.frontier()).await.map_err(|_| SyncError::Closed)
+}
+
+/// Takes in connections until the endpoint closes.
+pub(super) async fn accept(shared: Shared, net: Net) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let mut meetings: JoinSet<()> = JoinSet::new();
+    while let Some(arriving) = net.accept().await {
+        while meetings.try_join_next().is_some() {}
+        if meetings.len() >= ARRIVALS_MAX {
+            arriving.refuse();
+            continue;
+        }
+        let (shared, strangers) = (shared.clone(), Arc::clone(&strangers));
+        meetings.spawn(async move {
+            match timeout(MEETING_TIME, meet(&shared, &strangers, arriving)).await {
+                Ok(Ok(Some(up))) => {
+                    let _ = shared.tell(Event::Up(Box::new(up))).await;
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::debug!("a connection that came in failed: {error}"),
+                Err(_) => tracing::debug!("a connection that came in took too long"),
+            }
+        });
+    }
+}
+
+/// Hears who it is. Of a stranger, nothing is read but one small frame, and that must be a `Join`.
+async fn meet(
+    shared: &Shared,
+    strangers: &Semaphore,
+    arriving: Arriving,
+) -> Result<Option<Up>, SyncError> {
+    let link = arriving.finish().await?;
+    if !shared.replica.is_member(&link.peer()) {
+        let Ok(_permit) = strangers.try_acquire() else {
+            link.close(CloseCode::Busy);
+            return Ok(None);
+        };
+        let heard = timeout(STRANGER_TIME, meet_stranger(shared, &link)).await;
+        link.close(CloseCode::Stranger);
+        heard.map_err(|_| SyncError::TimedOut)??;
+        return Ok(None);
+    }
+    let (mut writer, mut reader) = link.accept_control().await?;
+    match reader.read(Sender::Member).await? {
+        Frame::Hello { workspace, frontier } if workspace == shared.replica.workspace() => {
+            let told = own_frontier(shared).await?;
+            writer.write(&Frame::Hello { workspace, frontier: told.clone() }).await?;
+            Ok(Some(Up { link, writer, reader, dialled: false, frontier, told }))
+        }
+        Frame::Hello { .. } => {
+            part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;
+            Ok(None)
+        }
+        // A member that lost the answer to its first `Join`.
+        join @ Frame::Join { .. } => {
+            admit(shared, &link, &mut writer, join).await?;
+            Ok(None)
+        }
+        _ => {
+            link.close(CloseCode::Protocol);
+            Err(SyncError::Unexpected)
+        }
+    }
+}
+
+async fn meet_stranger(shared: &Shared, link: &Link) -> Result<(), SyncError> {
+    let (mut writer, mut reader): (FrameWriter, FrameReader) = link.accept_control().await?;
+    match reader.read(Sender::Stranger).await? {
+        join @ Frame::Join { .. } => admit(shared, link, &mut writer, join).await,
+        _ => Ok(()),
+    }
+}
+
+/// Answers a `Join`.
+async fn admit(
+    shared: &Shared,
+    link: &Link,
+    writer: &mut FrameWriter,
+    join: Frame,
+) -> Result<(), SyncError> {
+    let Frame::Join { workspace, request } = join else { return Err(SyncError::Unexpected) };
+    let answer = if workspace == shared.replica.workspace() {
+        let (replica, joiner) = (Arc::clone(&shared.replica), link.peer());
+        let admitted = spawn_blocking(move || replica.admit(&joiner, &request)).await;
+        match admitted.map_err(|_| SyncError::Closed)? {
+            Ok(welcome) => Frame::Welcome(welcome),
+            Err(ReplicaError::NotAdmitted(refusal)) => Frame::Refused(refusal),
+            Err(error) => {
+                tracing::warn!("{} could not be admitted: {error}", link.peer());
+                Frame::Refused(Refusal::Failed)
+            }
+        }
+    } else {
+        Frame::Refused(Refusal::OtherWorkspace)
+    };
+    shared.changed.notify_one();
+    part(link, writer, answer).await
+}
+
+/// Says a last frame, and waits until the other side has it and closes.
+async fn part(link: &Link, writer: &mut FrameWriter, last: Frame) -> Result<(), SyncError> {
+    writer.write(&last).await?;
+    writer.finish();
+    let _ = timeout(PARTING_TIME, link.closed()).await;
+    link.close(CloseCode::Leaving);
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Reads what a peer lacks from the workspace, causes before effects.
+
+use super::{Replica, ReplicaError};
+use crate::codec::{BatchSpan, batch_span};
+use crate::types::limits::{BATCH_BYTES_HARD_MAX, FRAME_BATCHES_MAX, PUSH_BYTES};
+use crate::types::{Blob, Frontier, Hlc};
+
+/// Read of each journal at least, however many there are.
+const WINDOW_BYTES_MIN: usize = 64 << 10;
+/// What stands around a batch's ops, at most.
+const BATCH_FRONT_BYTES: usize = 32 << 10;
+
+/// Batches for one frame, of the journals that `after` names and behind what it says; and up to
+/// where that is, journal by journal.
+///
+/// A batch's clock is later than those of all batches that it builds on, so their order by clock
+/// puts causes first. Of each journal only a window is read: behind the end of the window that ends
+/// first, nothing is taken, for that journal may go on with something earlier.
+pub(super) fn collect(
+    replica: &dyn Replica,
+    after: &Frontier,
+) -> Result<(Vec<Blob>, Frontier), ReplicaError> {
+    let window_bytes = (PUSH_BYTES / after.len().max(1)).max(WINDOW_BYTES_MIN);
+    let frontier = replica.frontier();
+    let mut found: Vec<(BatchSpan, Vec<u8>)> = Vec::new();
+    let mut horizon = Hlc(u64::MAX);
+    for (journal, after_seq) in after {
+        let mut last: Option<BatchSpan> = None;
+        for bytes in replica.batches(journal, *after_seq, window_bytes)? {
+            if bytes.len() > BATCH_BYTES_HARD_MAX + BATCH_FRONT_BYTES {
+                return Err(ReplicaError::Failed("a batch is larger than can be sent".into()));
+            }
+            let span = batch_span(&bytes).map_err(|e| ReplicaError::Failed(e.to_string()))?;
+            last = Some(span);
+            found.push((span, bytes));
+        }
+        if let Some(last) = last
+            && frontier.get(journal).is_some_and(|end| *end > last.last_seq)
+        {
+            horizon = horizon.min(last.hlc);
+        }
+    }
+    found.retain(|(span, _)| span.hlc <= horizon);
+    found.sort_by_key(|(span, _)| (span.hlc, span.journal, span.first_seq));
+    let (mut batches, mut upto, mut total_bytes) = (Vec::new(), Frontier::new(), 0);
+    for (span, bytes) in found {
+        let is_full = total_bytes + bytes.len() > PUSH_BYTES || batches.len() == FRAME_BATCHES_MAX;
+        if is_full && !batches.is_empty() {
+            break;
+        }
+        total_bytes += bytes.len();
+        upto.insert(span.journal, span.last_seq);
+        batches.push(Blob(bytes));
+    }
+    Ok((batches, upto))
+}
+
+#[cfg(test)]
+mod tests;

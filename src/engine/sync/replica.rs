@@ -1,0 +1,84 @@
+//! What replication needs of a workspace.
+
+use std::collections::HashSet;
+
+use crate::types::{ChunkId, DeviceId, Frontier, JoinRequest, Refusal, Welcome, WorkspaceId};
+
+/// A workspace, as replication sees it. Calls may block for the disk; none is made from an async
+/// worker.
+pub trait Replica: Send + Sync + 'static {
+    /// Which workspace it is.
+    fn workspace(&self) -> WorkspaceId;
+
+    /// This device.
+    fn device(&self) -> DeviceId;
+
+    /// May this device talk to us: is it a member that is not cut?
+    ///
+    /// Must not block: it is asked for each connection that comes in, by an async worker.
+    fn is_member(&self, device: &DeviceId) -> bool;
+
+    /// All members that are not cut; this device may be among them.
+    fn members(&self) -> Vec<DeviceId>;
+
+    /// How far each journal is here, durably.
+    fn frontier(&self) -> Frontier;
+
+    /// Encoded batches of a journal behind `after_seq`, oldest first, at least one if there is any,
+    /// up to about `bytes_max`.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if they cannot be read.
+    fn batches(
+        &self,
+        journal: &DeviceId,
+        after_seq: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<u8>>, ReplicaError>;
+
+    /// Verifies, merges and stores batches; durable on return. Batches already here are skipped.
+    ///
+    /// One call runs at a time.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Refused`] costs the peer its connection.
+    fn deliver(&self, from: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError>;
+
+    /// A chunk's sealed bytes, or `None` if it is not here.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if it cannot be read.
+    fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError>;
+
+    /// Stores sealed chunks, each of which it checks against its id again. Durable soon.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if they cannot be kept: they are asked for again later.
+    fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError>;
+
+    /// Chunks named by the tree that are not here, at most `limit`, not those in `except`.
+    fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId>;
+
+    /// A joiner shows the invitation's token: makes it a member (durable) or says why not.
+    ///
+    /// A joiner that was admitted with this token before, and lost the answer, is told it again.
+    ///
+    /// # Errors
+    /// [`ReplicaError::NotAdmitted`] is told to the joiner; any other error reads there as
+    /// [`Refusal::Failed`].
+    fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError>;
+}
+
+/// Why the workspace did not do what replication asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// What a peer sent is wrong: not signed, a fork, not allowed.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The joiner is not admitted.
+    #[error("not admitted: {0}")]
+    NotAdmitted(Refusal),
+    /// This device could not, through no fault of the peer: disk full, closed, damaged.
+    #[error("{0}")]
+    Failed(String),
+}

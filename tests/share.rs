@@ -1,0 +1,175 @@
+//! Two and more devices that share a workspace, without a network between them: what one has
+//! signed is handed to the others, in any order, and all must show the same tree.
+
+#[path = "share/devices.rs"]
+mod devices;
+#[path = "share/random.rs"]
+mod random;
+
+use tidefs::fs::{Wait, Writing};
+
+use devices::{Bringing, exchange, exchange_batches, found, join};
+
+#[test]
+fn what_one_device_does_is_seen_on_the_other() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    ada.mkdir("docs");
+    ada.write("docs/plan.txt", b"one");
+    ada.write("docs/large.bin", &vec![7; 300_000]);
+    ada.symlink("docs/link", "plan.txt");
+    exchange(&[&ada, &bob]);
+    assert_eq!(bob.tree(), ada.tree());
+    assert_eq!(bob.read("docs/plan.txt"), b"one");
+    bob.write("docs/plan.txt", b"two, and longer");
+    bob.rename("docs", "papers");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(ada.read("papers/plan.txt"), b"two, and longer");
+    ada.unlink("papers/plan.txt");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert!(bob.find("papers/plan.txt").is_none());
+}
+
+#[test]
+fn an_edit_apart_outlives_a_removal() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"draft");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.unlink("note");
+    bob.write("note", b"edited");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("note"), b"edited");
+    assert_eq!(ada.tree(), bob.tree());
+}
+
+#[test]
+fn of_two_edits_apart_the_newest_bears_the_name_everywhere() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"draft");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.write("note", b"by ada");
+    ada.sync();
+    bob.write("note", b"by bob, later");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("note"), b"by bob, later");
+    assert_eq!(ada.tree(), bob.tree());
+    ada.write("note", b"settled");
+    exchange(&[&ada, &bob]);
+    assert_eq!(bob.read("note"), b"settled");
+}
+
+#[test]
+fn directories_of_one_name_made_apart_become_one_with_both_contents() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.mkdir("d");
+    ada.write("d/a", b"a");
+    bob.mkdir("d");
+    bob.write("d/b", b"b");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(bob.read("d/a"), b"a");
+    assert_eq!(ada.read("d/b"), b"b");
+    ada.write("d/c", b"c");
+    bob.write("d/e", b"e");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(ada.tree().len(), 5);
+}
+
+#[test]
+fn files_of_one_name_made_apart_stand_side_by_side() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.write("x.txt", b"ada's");
+    ada.sync();
+    bob.write("x.txt", b"bob's");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(ada.read("x.txt"), b"ada's");
+    assert_eq!(ada.tree().len(), 2);
+}
+
+#[test]
+fn a_file_that_is_open_keeps_its_bytes_and_what_it_writes_is_not_lost() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"opened");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let open = ada.open("note");
+    bob.write("note", b"changed");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read_open(open), b"opened");
+    assert_eq!(ada.read("note"), b"changed");
+    ada.write_open(open, b"written through the old handle");
+    ada.close(open);
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("note"), b"written through the old handle");
+    assert_eq!(ada.tree(), bob.tree());
+}
+
+#[test]
+fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bytes: Vec<u8> = (0..900_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    ada.write("large", &bytes);
+    let bob = join(home.path(), "bob", &ada);
+    exchange_batches(&[&ada, &bob]);
+    let ino = bob.open("large");
+    let change = |offset| {
+        let writing = Writing { offset, data: b"changed", append: false, kill_suid: false };
+        bob.fs.write(ino, &writing, Wait::May)
+    };
+    assert!(change(70_000).is_err(), "nobody brings what is missing");
+    let (from, to) = (ada.fs.replica().clone(), bob.fs.replica().clone());
+    bob.fs.set_fetcher(std::sync::Arc::new(Bringing { from, to }));
+    change(70_000).expect("is written");
+    bob.close(ino);
+    exchange(&[&ada, &bob]);
+    let mut expected = bytes;
+    expected[70_000..70_007].copy_from_slice(b"changed");
+    let ino = ada.open("large");
+    let found = ada.fs.read(ino, 0, u32::MAX, Wait::May).expect("is read");
+    assert!(found == expected, "the bytes are as they were, but for the change");
+    ada.close(ino);
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn moves_into_each_other_close_no_cycle() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.mkdir("a");
+    ada.mkdir("b");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.rename("a", "b/a");
+    ada.sync();
+    bob.rename("b", "a/b");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert!(ada.find("b/a").is_some());
+}
+
+#[test]
+fn random_work_apart_ends_in_one_tree_and_a_clean_store() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    for seed in seed.map_or(1..=12, |seed: u64| seed..=seed) {
+        eprintln!("seed {seed}");
+        random::run(seed);
+    }
+}

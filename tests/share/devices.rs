@@ -1,0 +1,310 @@
+//! Devices without a network.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tidefs::engine::sync::Replica;
+use tidefs::engine::{Invitations, LocalReplica, NewWorkspace, Workspace, verify};
+use tidefs::env::Env;
+use tidefs::fs::{
+    Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
+};
+use tidefs::types::{ChunkId, Ino, JoinRequest, Kind, Role};
+
+pub struct Device {
+    pub fs: Filesystem,
+    pub dir: PathBuf,
+}
+
+fn open(dir: PathBuf) -> Device {
+    let fs = Filesystem::open(&dir, &Options::default()).expect("opens");
+    Device { fs, dir }
+}
+
+/// A new workspace on a first device.
+pub fn found(home: &Path, name: &str) -> Device {
+    let dir = home.join(name);
+    let new = NewWorkspace {
+        name: "shared".into(),
+        encryption: true,
+        compression: true,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
+    Workspace::create(&dir, &new, &Env::real()).expect("is made");
+    open(dir)
+}
+
+/// One more device, admitted by `by`.
+pub fn join(home: &Path, name: &str, by: &Device) -> Device {
+    let env = Env::real();
+    let (seed, device) = Workspace::draw_seed(&env);
+    let token = Invitations::of(&by.dir, &env).add(Role::Writer, u64::MAX).expect("an invitation");
+    let request = JoinRequest { token, name: name.into() };
+    let welcome = by.fs.replica().admit(&device, &request).expect("is admitted");
+    let dir = home.join(name);
+    Workspace::join(&dir, &welcome, &seed, &env).expect("joins");
+    open(dir)
+}
+
+/// Hands everything to everyone, batches and chunks.
+pub fn exchange(devices: &[&Device]) {
+    exchange_batches(devices);
+    for to in devices {
+        fetch_all(to, devices);
+    }
+}
+
+/// Hands the batches to everyone, and no chunk.
+pub fn exchange_batches(devices: &[&Device]) {
+    for device in devices {
+        device.fs.sync_now(None).expect("commits");
+    }
+    let mut is_moving = true;
+    while is_moving {
+        is_moving = false;
+        for from in devices {
+            for to in devices {
+                is_moving |= hand_over(from, to);
+            }
+        }
+    }
+}
+
+/// Brings chunks from one device to another when they are asked for.
+pub struct Bringing {
+    pub from: std::sync::Arc<LocalReplica>,
+    pub to: std::sync::Arc<LocalReplica>,
+}
+
+impl Fetch for Bringing {
+    fn fetch(&self, id: &ChunkId) -> Result<(), String> {
+        let sealed = self.from.read_chunk(id).map_err(|error| error.to_string())?;
+        let sealed = sealed.ok_or("it is not there")?;
+        self.to.store_chunks(vec![(*id, sealed)]).map_err(|error| error.to_string())
+    }
+}
+
+fn hand_over(from: &Device, to: &Device) -> bool {
+    let (from, to) = (from.fs.replica(), to.fs.replica());
+    let known = to.frontier();
+    let mut batches = Vec::new();
+    for (journal, last) in from.frontier() {
+        let mut after = known.get(&journal).copied().unwrap_or(0);
+        while after < last {
+            for bytes in from.batches(&journal, after, 1 << 20).expect("are read") {
+                let batch = tidefs::codec::decode_batch(&bytes).expect("decodes");
+                after = batch.seq + u64::from(batch.count) - 1;
+                batches.push(bytes);
+            }
+        }
+    }
+    if batches.is_empty() {
+        return false;
+    }
+    to.deliver(&from.device(), batches).expect("are taken");
+    true
+}
+
+fn fetch_all(to: &Device, from: &[&Device]) {
+    let replica = to.fs.replica();
+    for _ in 0..100 {
+        let missing = replica.missing_chunks(1000, &std::collections::HashSet::new());
+        if missing.is_empty() {
+            return;
+        }
+        for id in missing {
+            let sealed = from
+                .iter()
+                .find_map(|device| device.fs.replica().read_chunk(&id).expect("reads"))
+                .expect("somebody has it");
+            replica.store_chunks(vec![(id, sealed)]).expect("are kept");
+        }
+        to.fs.sync_now(None).expect("commits");
+    }
+    panic!("chunks are still missing");
+}
+
+impl Device {
+    pub fn find(&self, path: &str) -> Option<Attr> {
+        let mut ino = Ino::ROOT;
+        let mut attr = self.fs.getattr(ino, Wait::May).expect("the root");
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            attr = match self.fs.lookup(ino, name.as_bytes(), Wait::May) {
+                Ok(attr) => attr,
+                Err(FsError::NotFound) => return None,
+                Err(error) => panic!("{path}: {error}"),
+            };
+            ino = attr.ino;
+            self.fs.forget(ino, 1);
+        }
+        Some(attr)
+    }
+
+    /// Signs what was done so far: the clock of an op is that of its commit.
+    pub fn sync(&self) {
+        self.fs.sync_now(None).expect("commits");
+    }
+
+    fn ino(&self, path: &str) -> Ino {
+        self.find(path).unwrap_or_else(|| panic!("{path} is there")).ino
+    }
+
+    fn parent<'a>(&self, path: &'a str) -> (Ino, &'a [u8]) {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.ino(dir), name.as_bytes())
+    }
+
+    fn make(&self, path: &str, kind: Kind, open: bool) -> Ino {
+        let (parent, name) = self.parent(path);
+        let caller = Caller { uid: 0, gid: 0 };
+        let making = Making { parent, name, kind, mode: 0o755, umask: 0, caller };
+        let attr = if open {
+            self.fs.create(&making, true, Wait::May)
+        } else {
+            self.fs.make(&making, Wait::May)
+        };
+        let ino = attr.unwrap_or_else(|error| panic!("{path}: {error}")).ino;
+        if !open {
+            self.fs.forget(ino, 1);
+        }
+        ino
+    }
+
+    pub fn mkdir(&self, path: &str) {
+        self.make(path, Kind::Directory, false);
+    }
+
+    pub fn symlink(&self, path: &str, target: &str) {
+        self.make(path, Kind::Symlink(target.into()), false);
+    }
+
+    pub fn write(&self, path: &str, bytes: &[u8]) {
+        let ino = if self.find(path).is_none() {
+            self.make(path, Kind::Regular, true)
+        } else {
+            self.open(path)
+        };
+        self.write_open(ino, bytes);
+        self.close(ino);
+    }
+
+    /// Looked up and opened, as the kernel does.
+    pub fn open(&self, path: &str) -> Ino {
+        let (parent, name) = self.parent(path);
+        let ino = self.fs.lookup(parent, name, Wait::May).expect("is there").ino;
+        self.fs.open_file(ino, true, false, Wait::May).expect("opens");
+        ino
+    }
+
+    pub fn write_open(&self, ino: Ino, bytes: &[u8]) {
+        let shorter = SetAttr { size_bytes: Some(0), ..SetAttr::default() };
+        self.fs.setattr(ino, &shorter, Wait::May).expect("is cut");
+        let writing = Writing { offset: 0, data: bytes, append: false, kill_suid: false };
+        self.fs.write(ino, &writing, Wait::May).expect("is written");
+    }
+
+    pub fn close(&self, ino: Ino) {
+        self.fs.release(ino, true);
+        self.fs.forget(ino, 1);
+    }
+
+    pub fn read_open(&self, ino: Ino) -> Vec<u8> {
+        self.fs.read(ino, 0, 1 << 20, Wait::May).unwrap_or_else(|error| panic!("{ino}: {error}"))
+    }
+
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        self.read_open(self.ino(path))
+    }
+
+    pub fn rename(&self, from: &str, to: &str) {
+        let (from, to) = (self.parent(from), self.parent(to));
+        self.fs.rename(from, to, RenameMode::Replace, Wait::May).expect("is renamed");
+    }
+
+    pub fn try_rename(&self, from: &str, to: &str) -> bool {
+        let (from, to) = (self.parent(from), self.parent(to));
+        self.fs.rename(from, to, RenameMode::Replace, Wait::May).is_ok()
+    }
+
+    pub fn link(&self, from: &str, to: &str) -> bool {
+        let (parent, name) = self.parent(to);
+        match self.fs.link(self.ino(from), parent, name, Wait::May) {
+            Ok(attr) => {
+                self.fs.forget(attr.ino, 1);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub fn chmod(&self, path: &str, mode: u32) {
+        let change = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        self.fs.setattr(self.ino(path), &change, Wait::May).expect("is changed");
+    }
+
+    pub fn unlink(&self, path: &str) {
+        let (parent, name) = self.parent(path);
+        self.fs.unlink(parent, name, Wait::May).expect("is removed");
+    }
+
+    pub fn try_rmdir(&self, path: &str) -> bool {
+        let (parent, name) = self.parent(path);
+        self.fs.rmdir(parent, name, Wait::May).is_ok()
+    }
+
+    /// Every path with what stands there: kind, mode, link count of files, bytes.
+    pub fn tree(&self) -> BTreeMap<String, String> {
+        let mut tree = BTreeMap::new();
+        self.walk("", Ino::ROOT, &mut tree);
+        tree
+    }
+
+    fn walk(&self, path: &str, ino: Ino, tree: &mut BTreeMap<String, String>) {
+        let mut names = Vec::new();
+        let mut offset = 0;
+        loop {
+            let before = names.len();
+            self.fs
+                .readdir(ino, offset, false, Wait::May, &mut |row| {
+                    offset = row.next_offset;
+                    names.push(row.name);
+                    false
+                })
+                .expect("lists");
+            if names.len() == before {
+                break;
+            }
+        }
+        for name in names.iter().filter(|name| *name != b"." && *name != b"..") {
+            let name = String::from_utf8_lossy(name);
+            let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
+            let attr = self.find(&below).unwrap_or_else(|| panic!("{below} is listed"));
+            let what = match &attr.kind {
+                Kind::Regular => {
+                    let bytes = self.read(&below);
+                    assert_eq!(bytes.len() as u64, attr.size_bytes, "{below}");
+                    format!(
+                        "file {:o} {} {:?}",
+                        attr.mode,
+                        attr.nlink,
+                        String::from_utf8_lossy(&bytes[..bytes.len().min(40)])
+                    )
+                }
+                kind => format!("{kind:?} {:o}", attr.mode),
+            };
+            if attr.kind == Kind::Directory {
+                self.walk(&below, attr.ino, tree);
+            }
+            tree.insert(below, what);
+        }
+    }
+
+    /// Closes the workspace, and checks every row and reference of it.
+    pub fn finish(self) {
+        self.fs.close().expect("closes");
+        let report = verify(&self.dir, &Env::real(), false, &mut |_| ()).expect("verifies");
+        assert!(report.is_clean(), "{:#?}", report.problems);
+    }
+}

@@ -1,0 +1,69 @@
+//! Random work on three devices that hear of each other now and then.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::devices::{Device, exchange, found, join};
+
+const ROUNDS: usize = 8;
+const STEPS: usize = 12;
+
+pub fn run(seed: u64) {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut random = StdRng::seed_from_u64(seed);
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let cyd = join(home.path(), "cyd", &ada);
+    let devices = [ada, bob, cyd];
+    exchange(&devices.each_ref());
+    for round in 0..ROUNDS {
+        for device in &devices {
+            for _ in 0..random.random_range(0..STEPS) {
+                step(device, &mut random);
+            }
+        }
+        let left_out = random.random_range(0..6);
+        let meeting: Vec<&Device> =
+            devices.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, d)| d).collect();
+        exchange(&meeting);
+        let first = meeting[0].tree();
+        for device in &meeting[1..] {
+            assert_eq!(device.tree(), first, "seed {seed}, round {round}");
+        }
+    }
+    exchange(&devices.each_ref());
+    let first = devices[0].tree();
+    for device in devices {
+        assert_eq!(device.tree(), first, "seed {seed}, at the end");
+        device.finish();
+    }
+}
+
+fn step(device: &Device, random: &mut StdRng) {
+    let tree: Vec<(String, bool)> = device
+        .tree()
+        .into_iter()
+        .map(|(path, what)| (path, what.starts_with("Directory")))
+        .collect();
+    let mut dirs: Vec<String> = vec![String::new()];
+    dirs.extend(tree.iter().filter(|(_, is_dir)| *is_dir).map(|(path, _)| path.clone()));
+    let files: Vec<&String> =
+        tree.iter().filter(|(_, is_dir)| !is_dir).map(|(path, _)| path).collect();
+    let dir = &dirs[random.random_range(0..dirs.len())];
+    let name = ["a", "b", "c", "d"][random.random_range(0..4)];
+    let new = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    let taken = tree.iter().find(|(path, _)| *path == new).map(|(_, is_dir)| *is_dir);
+    let content = format!("{}", random.random_range(0..5));
+    let file = (!files.is_empty()).then(|| files[random.random_range(0..files.len())].clone());
+    match (random.random_range(0..9), file) {
+        (0..=2, _) if taken != Some(true) => device.write(&new, content.as_bytes()),
+        (3, _) if taken.is_none() => device.mkdir(&new),
+        (4, Some(file)) => device.unlink(&file),
+        (5, Some(file)) => drop(device.try_rename(&file, &new)),
+        (6, _) if !dir.is_empty() => drop(device.try_rename(dir, &new)),
+        (7, Some(file)) if taken.is_none() => drop(device.link(&file, &new)),
+        (8, Some(file)) => device.chmod(&file, 0o600 + random.random_range(0..8)),
+        _ if !dir.is_empty() => drop(device.try_rmdir(dir)),
+        _ => {}
+    }
+}
