@@ -1,0 +1,318 @@
+//! `tidefs mount`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use rustix::mount::MountFlags;
+use tidefs::engine::{NewWorkspace, Workspace};
+use tidefs::env::Env;
+use tidefs::fs::Filesystem;
+use tidefs_mount::session::{MountOptions, Session, Unmounter};
+use tidefs_mount::share::Share;
+
+use super::background;
+use super::options::{self, Options};
+use super::state::{Served, StateDir, read_served, remove_served, write_served};
+use super::umount::{detach_mount, is_ours, is_stale, mounted_type};
+
+const MEMORY_MIB: u64 = 512;
+const MEMORY_MIB_MIN: u64 = 16;
+/// How long a mount waits for a process that is just ending to let go of the workspace.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a device that has just joined waits for its first contact.
+const FIRST_CONTACT_WAIT: Duration = Duration::from_secs(30);
+
+/// `tidefs mount`'s arguments.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub struct MountArgs {
+    /// Where to mount: an empty directory, made if it is not there
+    dir: PathBuf,
+    /// Which workspace [default: the directory's own name]
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
+    /// Options as `mount(8)` has them: `allow_other`, `ro`, `noatime`, …
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Make the workspace without encryption (when it is made)
+    #[arg(long)]
+    no_encryption: bool,
+    /// Make the workspace without compression (when it is made)
+    #[arg(long)]
+    no_compression: bool,
+    /// Memory for unsaved writes and caches, in MiB [default: 512]
+    #[arg(long, value_name = "MIB")]
+    max_memory_mb: Option<u64>,
+    /// Log more
+    #[arg(short, long)]
+    verbose: bool,
+    #[arg(long = "serve-in-background", hide = true)]
+    serving: bool,
+}
+
+/// What is to be mounted, where and how.
+struct Plan {
+    dir: PathBuf,
+    workspace: PathBuf,
+    name: String,
+    options: Options,
+    memory_bytes: u64,
+}
+
+/// Mounts, and stays or returns.
+pub fn run(args: &MountArgs, state: Option<&Path>) -> anyhow::Result<ExitCode> {
+    if args.serving {
+        background::detach();
+        start_log(args.verbose);
+        return plan(args, state).and_then(|plan| serve(&plan, args)).inspect_err(|error| {
+            tracing::error!("{error:#}");
+            background::tell_failed(error);
+        });
+    }
+    let plan = plan(args, state)?;
+    if plan.options.remount {
+        return remount(&plan.dir, &plan.options.mount);
+    }
+    prepare(&plan, args)?;
+    if args.foreground {
+        start_log(args.verbose);
+        return serve(&plan, args);
+    }
+    background::start(&plan.workspace)
+}
+
+fn start_log(verbose: bool) {
+    use tracing_subscriber::EnvFilter;
+    // After every orderly end the library warns that it could not unmount once more.
+    let quiet = "info,fuser::session=error";
+    let level = if verbose { "tidefs=debug,tidefs_mount=debug,info" } else { quiet };
+    let filter = EnvFilter::try_from_env("TIDEFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(false).init();
+}
+
+fn plan(args: &MountArgs, state: Option<&Path>) -> anyhow::Result<Plan> {
+    let mut options = options::parse(&args.options)?;
+    options.no_encryption |= args.no_encryption;
+    options.no_compression |= args.no_compression;
+    let dir = std::path::absolute(&args.dir)?;
+    let name = match args.workspace.clone().or_else(|| options.workspace.clone()) {
+        Some(name) => name,
+        None => dir
+            .file_name()
+            .map(OsString::from)
+            .and_then(|name| name.into_string().ok())
+            .with_context(|| format!("{}: name the workspace with --workspace", dir.display()))?,
+    };
+    let state = StateDir::open(state.or(options.state.as_deref()))?;
+    let workspace = state.workspace(&name)?;
+    let memory_mib = args.max_memory_mb.or(options.max_memory_mb).unwrap_or(MEMORY_MIB);
+    ensure!(
+        memory_mib >= MEMORY_MIB_MIN,
+        "{memory_mib} MiB of memory are too few: give at least {MEMORY_MIB_MIN} \
+         (--max-memory-mb)"
+    );
+    if options.mount.fsname.is_empty() {
+        options.mount.fsname.clone_from(&name);
+    }
+    Ok(Plan { dir, workspace, name, options, memory_bytes: memory_mib << 20 })
+}
+
+/// Changes the flags of a mount that is there, in the kernel; the process that serves sees nothing
+/// of it.
+fn remount(dir: &Path, options: &MountOptions) -> anyhow::Result<ExitCode> {
+    ensure!(is_ours(mounted_type(dir).as_deref()), "no tidefs is mounted on {}", dir.display());
+    let has = |name| options.options.iter().any(|option| option == name);
+    let flags = [
+        (MountFlags::RDONLY, options.read_only),
+        (MountFlags::NOSUID, !has("suid")),
+        (MountFlags::NODEV, !has("dev")),
+        (MountFlags::NOEXEC, has("noexec")),
+        (MountFlags::NOATIME, has("noatime")),
+        (MountFlags::SYNCHRONOUS, has("sync")),
+        (MountFlags::DIRSYNC, has("dirsync")),
+    ];
+    let flags = flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect();
+    rustix::mount::mount_remount(dir, flags, c"")
+        .with_context(|| format!("remounting {}", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks and makes what must be there before anything is served.
+fn prepare(plan: &Plan, args: &MountArgs) -> anyhow::Result<()> {
+    if is_stale(&plan.dir) {
+        eprintln!("tidefs: cleaning a mount whose process is gone at {}", plan.dir.display());
+        detach_mount(&plan.dir)?;
+    }
+    if let Some(served) = wait_for_leaving(&plan.workspace) {
+        bail!(
+            "workspace {:?} is mounted on {} already (process {})",
+            plan.name,
+            served.dir.display(),
+            served.pid
+        );
+    }
+    check_mount_point(&plan.dir)?;
+    let env = Env::real();
+    if !Workspace::exists(&plan.workspace, &env) {
+        let new = NewWorkspace {
+            name: plan.name.clone(),
+            encryption: !plan.options.no_encryption,
+            compression: !plan.options.no_compression,
+            mode: 0o755,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        };
+        Workspace::create(&plan.workspace, &new, &env).context("making the workspace")?;
+        if !args.foreground {
+            println!("made workspace {:?} in {}", plan.name, plan.workspace.display());
+        }
+        return Ok(());
+    }
+    let settings = Workspace::settings(&plan.workspace, &env)?;
+    let other = |no: bool, is: bool, what: &str| {
+        if no && is {
+            bail!("workspace {:?} was made with {what}, which cannot be changed", plan.name);
+        }
+        Ok(())
+    };
+    other(plan.options.no_encryption, settings.encryption, "encryption")?;
+    other(plan.options.no_compression, settings.compression, "compression")
+}
+
+/// Who serves the workspace and goes on doing so. A process whose mount is gone already gets some
+/// time to store the rest: `umount(8)` does not wait for it.
+fn wait_for_leaving(workspace: &Path) -> Option<Served> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let served = read_served(workspace)?;
+        if mounted_type(&served.dir).is_some() || waited >= LOCK_WAIT {
+            return Some(served);
+        }
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+}
+
+fn check_mount_point(dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    if let Some(what) = mounted_type(dir) {
+        bail!("{} is a mount point already (of type {what})", dir.display());
+    }
+    let mut names = std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))?;
+    ensure!(
+        names.next().is_none(),
+        "{} is not empty, and a mount would hide what is in it. Mount on an empty directory, then \
+         copy the files in",
+        dir.display()
+    );
+    Ok(())
+}
+
+fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
+    let fs = open(plan)?;
+    let share = Share::new(fs.clone(), &plan.workspace, plan.options.share.clone());
+    let hears = begin_sharing(&fs, &share);
+    if let Err(error) = hears {
+        share.finish();
+        fs.close()?;
+        return Err(error);
+    }
+    let mount: &MountOptions = &plan.options.mount;
+    let mut session = Session::mount(fs.clone(), &plan.dir, mount)
+        .with_context(|| format!("mounting on {}", plan.dir.display()))?;
+    session.watch(&fs)?;
+    heed_signals(session.unmounter(), plan.dir.clone(), share.clone())?;
+    write_served(&plan.workspace, &plan.dir)?;
+    if args.serving {
+        background::tell_ready()?;
+    } else {
+        // Nobody listens unless a service manager started us.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+    tracing::info!("workspace {:?} is mounted on {}", plan.name, plan.dir.display());
+    let served = session.wait();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    share.finish();
+    // While the workspace is still ours: the next process may serve it once it is closed.
+    remove_served(&plan.workspace);
+    let closed = fs.close();
+    served.context("serving the kernel's requests")?;
+    closed.context("the last commit")?;
+    tracing::info!("unmounted");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the workspace; a process that is just unmounting gets some time to let go of it.
+fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
+    let options = tidefs::fs::Options {
+        read_only: plan.options.mount.read_only,
+        memory_bytes_max: plan.memory_bytes,
+        ..tidefs::fs::Options::default()
+    };
+    let mut waited = Duration::ZERO;
+    loop {
+        match Filesystem::open(&plan.workspace, &options) {
+            Err(tidefs::engine::EngineError::Locked(_)) if waited < LOCK_WAIT => {
+                std::thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Replicates, if other devices share the workspace. One that has just joined knows nothing of it
+/// until it has heard from a member, so that comes before the mount.
+fn begin_sharing(fs: &Filesystem, share: &Share) -> anyhow::Result<()> {
+    use tidefs::engine::sync::Replica as _;
+    let replica = fs.replica();
+    let is_member = replica.published().role(&replica.device()).is_some();
+    if is_member && replica.members().len() < 2 {
+        return Ok(());
+    }
+    match share.start() {
+        Err(error) if is_member => tracing::warn!("working alone: {error:#}"),
+        other => other?,
+    }
+    ensure!(
+        is_member || replica.published().wait_for_role(&replica.device(), FIRST_CONTACT_WAIT),
+        "no other device was reached, and this one has not heard of the workspace yet; try again \
+         when the device that made the ticket is mounted and connected"
+    );
+    Ok(())
+}
+
+/// On SIGINT, SIGTERM or SIGHUP: unmount, so that the session drains and ends. On SIGUSR1: listen
+/// for other devices, for one has been invited.
+fn heed_signals(mut unmounter: Unmounter, dir: PathBuf, share: Share) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
+    #[expect(clippy::disallowed_methods, reason = "signals need a thread of their own")]
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                if let Err(error) = share.start() {
+                    tracing::error!("cannot listen for other devices: {error:#}");
+                }
+                continue;
+            }
+            tracing::info!("signal {signal}: unmounting");
+            if let Err(error) = unmounter.unmount() {
+                tracing::warn!("{error}: unmounting once the last program has closed its files");
+                if let Err(error) = detach_mount(&dir) {
+                    tracing::error!("{error:#}");
+                }
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Sharing a mounted workspace with other devices: replication's life beside the mount, and what
+//! of it other processes may read.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+use tidefs::engine::Workspace;
+use tidefs::engine::sync::{PeerStatus, SyncConfig, SyncHandle, SyncThread};
+use tidefs::env::Env;
+use tidefs::fs::{Fetch, Filesystem};
+use tidefs::types::{Addresses, ChunkId, DeviceId};
+
+/// What a process that shares a workspace tells others, in the workspace's directory.
+const NET_FILE: &str = "net.json";
+/// How long a reader waits for bytes that other devices have.
+const FETCH_WAIT: Duration = Duration::from_secs(30);
+/// How often what is told is brought up to date.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// Where a device listens and whom it reaches.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NetState {
+    /// This device, in hexadecimal digits.
+    pub device: String,
+    /// Where it can be reached, while it can.
+    pub addresses: Addresses,
+    /// The port that it listens at, taken again the next time.
+    pub port: Option<u16>,
+    /// Members, by their hexadecimal digits.
+    pub peers: BTreeMap<String, PeerState>,
+}
+
+/// What is known of a member.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PeerState {
+    /// Where it was found, or may be.
+    pub addresses: Addresses,
+    /// Is there a connection?
+    pub connected: bool,
+    /// The way of its packets.
+    pub path: Option<String>,
+    /// Seconds since 1970 when it was last heard.
+    pub last_seen_unix_s: Option<i64>,
+    /// Ops of ours that it has not said it has.
+    pub lag_ops: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl NetState {
+    /// What the last process that shared the workspace in `dir` told.
+    pub fn read(dir: &Path) -> Self {
+        let bytes = Env::real().disk.read(&dir.join(NET_FILE)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Tells others.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join(NET_FILE);
+        let text = serde_json::to_vec(self)?;
+        Env::real().disk.write(&path, &text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn members(&self) -> Vec<(DeviceId, Addresses)> {
+        let known = self.peers.iter();
+        known.filter_map(|(id, peer)| Some((device(id)?, peer.addresses.clone()))).collect()
+    }
+}
+
+/// A device from its hexadecimal digits.
+pub fn device(digits: &str) -> Option<DeviceId> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[index * 2..index * 2 + 2], 16).ok()?;
+    }
+    Some(DeviceId(bytes))
+}
+
+/// How to share.
+#[derive(Clone, Debug, Default)]
+pub struct ShareOptions {
+    /// Where to listen; none: on any interface.
+    pub listen: Vec<SocketAddr>,
+    /// The relays to use; none: nobody but members is contacted.
+    pub relays: Vec<String>,
+    /// Find and be found on the local network.
+    pub lan_discovery: bool,
+}
+
+/// Replication beside a mount. Cheap to clone.
+#[derive(Clone)]
+pub struct Share {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fs: Filesystem,
+    dir: PathBuf,
+    options: ShareOptions,
+    running: Mutex<Option<SyncHandle>>,
+    ending: Mutex<bool>,
+    wake: Condvar,
+}
+
+struct Fetcher(SyncHandle);
+
+impl Fetch for Fetcher {
+    fn fetch(&self, chunk: &ChunkId) -> Result<(), String> {
+        self.0.want(vec![*chunk], FETCH_WAIT).map_err(|error| error.to_string())
+    }
+}
+
+impl Share {
+    /// Of a workspace whose state is in `dir`. Nothing runs yet.
+    pub fn new(fs: Filesystem, dir: &Path, options: ShareOptions) -> Self {
+        let inner = Inner {
+            fs,
+            dir: dir.to_owned(),
+            options,
+            running: Mutex::new(None),
+            ending: Mutex::new(false),
+            wake: Condvar::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Listens and replicates, unless it does already.
+    ///
+    /// # Errors
+    /// The network's, if nothing can be listened at.
+    pub fn start(&self) -> anyhow::Result<()> {
+        let mut running = self.inner.running.lock();
+        if running.is_some() {
+            return Ok(());
+        }
+        let handle = self.inner.listen()?;
+        self.inner.fs.set_fetcher(Arc::new(Fetcher(handle.clone())));
+        let changed = handle.clone();
+        let published = self.inner.fs.replica().published();
+        published.watch(Box::new(move || changed.local_changed()));
+        handle.local_changed();
+        self.inner.tell(&handle)?;
+        *running = Some(handle);
+        let inner = Arc::clone(&self.inner);
+        #[expect(clippy::disallowed_methods, reason = "tells others what replication does")]
+        std::thread::Builder::new().name("share".into()).spawn(move || inner.keep_telling())?;
+        Ok(())
+    }
+
+    /// Ends replication; what it knew stays for the next time.
+    pub fn finish(&self) {
+        *self.inner.ending.lock() = true;
+        self.inner.wake.notify_all();
+        let running = self.inner.running.lock().take();
+        if let Some(handle) = running {
+            if let Err(error) = self.inner.tell(&handle) {
+                tracing::warn!("{error:#}");
+            }
+            handle.finish();
+            let mut state = NetState::read(&self.inner.dir);
+            state.addresses = Addresses::default();
+            state.peers.values_mut().for_each(|peer| peer.connected = false);
+            if let Err(error) = state.write(&self.inner.dir) {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn listen(&self) -> anyhow::Result<SyncHandle> {
+        let env = Env::real();
+        let seed = Workspace::device_seed(&self.dir, &env)?;
+        let known = NetState::read(&self.dir);
+        let start = |bind: Vec<SocketAddr>| {
+            let config = SyncConfig {
+                bind,
+                relays: self.options.relays.clone(),
+                peers: known.members(),
+                lan_discovery: self.options.lan_discovery,
+                ..SyncConfig::default()
+            };
+            let replica = Arc::clone(self.fs.replica());
+            SyncThread::start(&config, &seed, &env, replica)
+        };
+        // The port of the last time, where others may look; any, if it is taken.
+        let again = |socket: SocketAddr, port| match socket.port() {
+            0 => SocketAddr::new(socket.ip(), port),
+            _ => socket,
+        };
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let asked = self.options.listen.clone();
+        let wanted = if asked.is_empty() { vec![any] } else { asked.clone() };
+        if let Some(port) = known.port
+            && let Ok(handle) = start(wanted.iter().map(|socket| again(*socket, port)).collect())
+        {
+            return Ok(handle);
+        }
+        start(asked).context("listening for other devices")
+    }
+
+    fn keep_telling(&self) {
+        loop {
+            let mut ending = self.ending.lock();
+            if !*ending {
+                self.wake.wait_for(&mut ending, TELL_EVERY);
+            }
+            if *ending {
+                return;
+            }
+            drop(ending);
+            let Some(handle) = self.running.lock().clone() else { return };
+            if let Err(error) = self.tell(&handle) {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    fn tell(&self, handle: &SyncHandle) -> anyhow::Result<()> {
+        use tidefs::engine::sync::Replica as _;
+        let replica = self.fs.replica();
+        let own = replica.device();
+        let last = replica.frontier().get(&own).copied().unwrap_or(0);
+        let before = NetState::read(&self.dir);
+        let addresses = handle.addresses();
+        let port = addresses.sockets.first().map(SocketAddr::port).or(before.port);
+        let mut peers = before.peers.clone();
+        for peer in handle.peers() {
+            let id = peer.device.to_string();
+            let state = peer_state(peer, &own, last, peers.get(&id));
+            peers.insert(id, state);
+        }
+        let state = NetState { device: own.to_string(), addresses, port, peers };
+        if state == before { Ok(()) } else { state.write(&self.dir) }
+    }
+}
+
+fn peer_state(
+    peer: PeerStatus,
+    own: &DeviceId,
+    last: u64,
+    before: Option<&PeerState>,
+) -> PeerState {
+    let has = peer.frontier.get(own).copied();
+    let known = || before.map(|before| before.addresses.clone()).unwrap_or_default();
+    PeerState {
+        addresses: if peer.addresses.is_empty() { known() } else { peer.addresses },
+        connected: peer.connected,
+        path: peer.path.map(|path| {
+            let kind = if path.relayed { "relayed" } else { "direct" };
+            format!("{kind}, {}", path.address)
+        }),
+        // Told by the minute, so that an idle device writes nothing.
+        last_seen_unix_s: peer
+            .last_seen
+            .map(|time| time.secs / 60 * 60)
+            .or(before.and_then(|before| before.last_seen_unix_s)),
+        lag_ops: has.map(|has| last.saturating_sub(has)),
+        last_error: peer.last_error,
+    }
+}
