@@ -293,10 +293,13 @@ impl Inner {
     fn run_change<R>(
         &self,
         wait: Wait,
-        step: impl FnMut(&mut Tree, &mut Loaded) -> Result<R, Stop>,
+        mut step: impl FnMut(&mut Tree, &mut Loaded) -> Result<R, Stop>,
     ) -> FsResult<R> {
         self.check_writable()?;
-        let result = self.run(wait, step)?;
+        let result = self.run(wait, |tree, loaded| {
+            Self::check_turn(tree)?;
+            step(tree, loaded)
+        })?;
         self.commit.nudge(Urgency::Soon);
         Ok(result)
     }
@@ -309,6 +312,11 @@ impl Inner {
             Some(why) => Err(FsError::ReadOnly(why.clone())),
             None => Ok(()),
         }
+    }
+
+    /// A change waits while another device's changes are merged: they may be of what it works on.
+    fn check_turn(tree: &Tree) -> Result<(), Stop> {
+        if tree.pending.held { Err(Miss::Room.into()) } else { Ok(()) }
     }
 
     /// Takes room for a change of names or attributes.

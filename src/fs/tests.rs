@@ -193,3 +193,42 @@ fn a_second_process_is_refused_while_the_first_serves() {
     assert!(matches!(again, Err(EngineError::Locked(_))));
     fs.close().expect("closes");
 }
+
+#[test]
+fn every_change_waits_while_another_devices_changes_are_merged() {
+    use crate::engine::Source as _;
+    let fixture = Fixture::new();
+    let fs = fixture.open();
+    let ino = make(&fs, "file");
+    write(&fs, ino, 0, b"bytes");
+    fs.setxattr(ino, b"user.a", b"1", XattrMode::Set, false, Wait::May).expect("sets");
+    fs.make(&making(Ino::ROOT, "dir", Kind::Directory), Wait::May).expect("made");
+    fs.sync_now(None).expect("commits");
+    fs.inner.hold(true);
+    let (never, root) = (Wait::Never, Ino::ROOT);
+    let writing = Writing { offset: 0, data: b"x", append: false, kill_suid: false };
+    let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    let found = [
+        fs.write(ino, &writing, never).map(drop),
+        fs.open_file(ino, true, true, never),
+        fs.allocate(ino, Allocate::PunchHole, 0, 1, never),
+        fs.allocate(ino, Allocate::Reserve { keep_size: false }, 0, 9, never),
+        fs.allocate(ino, Allocate::Zero { keep_size: false }, 0, 9, never),
+        fs.copy_range((ino, 0), (ino, 9), 3, never).map(drop),
+        fs.setattr(ino, &mode, never).map(drop),
+        fs.setxattr(ino, b"user.b", b"1", XattrMode::Set, false, never),
+        fs.removexattr(ino, b"user.a", never),
+        fs.make(&making(root, "new", Kind::Regular), never).map(drop),
+        fs.link(ino, root, b"again", never).map(drop),
+        fs.rename((root, b"file"), (root, b"other"), RenameMode::Replace, never),
+        fs.unlink(root, b"file", never),
+        fs.rmdir(root, b"dir", never),
+    ];
+    for (index, result) in found.iter().enumerate() {
+        assert!(matches!(result, Err(FsError::WouldBlock)), "change {index}: {result:?}");
+    }
+    assert_eq!(read_all(&fs, ino), b"bytes");
+    fs.inner.hold(false);
+    fs.removexattr(ino, b"user.a", never).expect("goes on");
+    fs.close().expect("closes");
+}
