@@ -6,9 +6,10 @@ mod devices;
 #[path = "share/random.rs"]
 mod random;
 
+use tidefs::engine::sync::Replica;
 use tidefs::fs::{Wait, Writing};
 
-use devices::{Bringing, exchange, exchange_batches, found, join};
+use devices::{Bringing, Device, exchange, exchange_batches, found, join};
 
 #[test]
 fn what_one_device_does_is_seen_on_the_other() {
@@ -171,5 +172,44 @@ fn random_work_apart_ends_in_one_tree_and_a_clean_store() {
     for seed in seed.map_or(1..=12, |seed: u64| seed..=seed) {
         eprintln!("seed {seed}");
         random::run(seed);
+    }
+}
+
+/// The name beside `x.txt`, which must be the same on all these devices.
+fn beside(devices: &[&Device]) -> String {
+    let is_beside = |name: &&String| name.as_str() != "x.txt";
+    let names: Vec<String> = devices
+        .iter()
+        .map(|device| device.tree().keys().find(is_beside).expect("one stands beside it").clone())
+        .collect();
+    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    names[0].clone()
+}
+
+#[test]
+fn a_name_beside_another_says_which_device_made_it_and_follows_its_name() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob-laptop", &ada);
+    let cyd = join(home.path(), "cyd", &ada);
+    exchange(&[&ada, &bob, &cyd]);
+    ada.write("x.txt", b"ada's");
+    ada.sync();
+    bob.write("x.txt", b"bob's");
+    exchange(&[&ada, &bob, &cyd]);
+    let all = [&ada, &bob, &cyd];
+    assert!(beside(&all).starts_with("x (conflict, bob-laptop, "), "{}", beside(&all));
+    bob.name(&bob, "cyd");
+    exchange(&all);
+    let digits = &bob.fs.replica().device().to_string()[..8];
+    assert!(beside(&all).starts_with(&format!("x (conflict, cyd {digits}, ")), "{}", beside(&all));
+    ada.name(&cyd, "phone");
+    exchange(&all);
+    assert!(beside(&all).starts_with("x (conflict, cyd, "), "{}", beside(&all));
+    let late = join(home.path(), "late", &ada);
+    exchange(&[&ada, &bob, &cyd, &late]);
+    beside(&[&ada, &bob, &cyd, &late]);
+    for device in [ada, bob, cyd, late] {
+        device.finish();
     }
 }

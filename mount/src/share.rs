@@ -14,7 +14,7 @@ use tidefs::engine::Workspace;
 use tidefs::engine::sync::{PeerStatus, SyncConfig, SyncHandle, SyncThread};
 use tidefs::env::Env;
 use tidefs::fs::{Fetch, Filesystem};
-use tidefs::types::{Addresses, ChunkId, DeviceId};
+use tidefs::types::{Addresses, ChunkId, DeviceId, Frontier};
 
 /// What a process that shares a workspace tells others, in the workspace's directory.
 const NET_FILE: &str = "net.json";
@@ -25,6 +25,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// Where a device listens and whom it reaches.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetState {
     /// This device, in hexadecimal digits.
     pub device: String,
@@ -38,19 +39,50 @@ pub struct NetState {
 
 /// What is known of a member.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PeerState {
     /// Where it was found, or may be.
     pub addresses: Addresses,
     /// Is there a connection?
     pub connected: bool,
-    /// The way of its packets.
-    pub path: Option<String>,
+    /// The way that its packets take, while connected.
+    pub way: Option<Way>,
     /// Seconds since 1970 when it was last heard.
     pub last_seen_unix_s: Option<i64>,
-    /// Ops of ours that it has not said it has.
-    pub lag_ops: Option<u64>,
+    /// How far it has each journal, by their devices' digits, as it last said.
+    pub has: BTreeMap<String, u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+}
+
+/// The way that a connection's packets take.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Way {
+    /// By which kind of path.
+    pub kind: WayKind,
+    /// The other device's socket, or the relay's URL.
+    pub address: String,
+}
+
+/// A kind of path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WayKind {
+    /// From device to device.
+    Direct,
+    /// Through a relay.
+    Relayed,
+    /// Both, while the better one is found out.
+    Mixed,
+}
+
+impl PeerState {
+    /// How far it has each journal, as it last said; `None` if it never has.
+    pub fn frontier(&self) -> Option<Frontier> {
+        let has = self.has.iter();
+        let has: Frontier = has.filter_map(|(id, seq)| Some((device(id)?, *seq))).collect();
+        (!has.is_empty()).then_some(has)
+    }
 }
 
 impl NetState {
@@ -78,14 +110,7 @@ impl NetState {
 
 /// A device from its hexadecimal digits.
 pub fn device(digits: &str) -> Option<DeviceId> {
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[index * 2..index * 2 + 2], 16).ok()?;
-    }
-    Some(DeviceId(bytes))
+    DeviceId::from_hex(digits)
 }
 
 /// How to share.
@@ -171,7 +196,7 @@ impl Share {
             handle.finish();
             let mut state = NetState::read(&self.inner.dir);
             state.addresses = Addresses::default();
-            state.peers.values_mut().for_each(|peer| peer.connected = false);
+            state.peers.values_mut().for_each(|peer| (peer.connected, peer.way) = (false, None));
             if let Err(error) = state.write(&self.inner.dir) {
                 tracing::warn!("{error:#}");
             }
@@ -232,14 +257,13 @@ impl Inner {
         use tidefs::engine::sync::Replica as _;
         let replica = self.fs.replica();
         let own = replica.device();
-        let last = replica.frontier().get(&own).copied().unwrap_or(0);
         let before = NetState::read(&self.dir);
         let addresses = handle.addresses();
         let port = addresses.sockets.first().map(SocketAddr::port).or(before.port);
         let mut peers = before.peers.clone();
         for peer in handle.peers() {
             let id = peer.device.to_string();
-            let state = peer_state(peer, &own, last, peers.get(&id));
+            let state = peer_state(peer, peers.get(&id));
             peers.insert(id, state);
         }
         let state = NetState { device: own.to_string(), addresses, port, peers };
@@ -247,27 +271,27 @@ impl Inner {
     }
 }
 
-fn peer_state(
-    peer: PeerStatus,
-    own: &DeviceId,
-    last: u64,
-    before: Option<&PeerState>,
-) -> PeerState {
-    let has = peer.frontier.get(own).copied();
-    let known = || before.map(|before| before.addresses.clone()).unwrap_or_default();
+fn peer_state(peer: PeerStatus, before: Option<&PeerState>) -> PeerState {
+    let before = before.cloned().unwrap_or_default();
+    let digits = |(device, seq): (DeviceId, u64)| (device.to_string(), seq);
+    let has: BTreeMap<String, u64> = peer.frontier.into_iter().map(digits).collect();
     PeerState {
-        addresses: if peer.addresses.is_empty() { known() } else { peer.addresses },
+        addresses: if peer.addresses.is_empty() { before.addresses } else { peer.addresses },
         connected: peer.connected,
-        path: peer.path.map(|path| {
-            let kind = if path.relayed { "relayed" } else { "direct" };
-            format!("{kind}, {}", path.address)
+        way: peer.path.map(|path| Way {
+            kind: match (path.mixed, path.relayed) {
+                (true, _) => WayKind::Mixed,
+                (_, true) => WayKind::Relayed,
+                (_, false) => WayKind::Direct,
+            },
+            address: path.address,
         }),
         // Told by the minute, so that an idle device writes nothing.
         last_seen_unix_s: peer
             .last_seen
             .map(|time| time.secs / 60 * 60)
-            .or(before.and_then(|before| before.last_seen_unix_s)),
-        lag_ops: has.map(|has| last.saturating_sub(has)),
+            .or(before.last_seen_unix_s),
+        has: if has.is_empty() { before.has } else { has },
         last_error: peer.last_error,
     }
 }

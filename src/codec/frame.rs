@@ -12,7 +12,7 @@ use crate::types::limits::{
     DEVICE_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRONTIER_DEVICES_MAX, NAME_BYTES_MAX,
     RELAY_URL_BYTES_MAX, SEALED_BYTES_MAX, STRANGER_FRAME_BYTES_MAX,
 };
-use crate::types::{Addresses, ChunkRequest, DeviceId, Frame, Hlc};
+use crate::types::{Addresses, ChunkRequest, DeviceId, DeviceName, Frame, Hlc};
 
 const FRAME_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -63,7 +63,7 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
         Frame::Hello { frontier, .. } | Frame::Have { grown: frontier, .. } => {
             frontier.len() <= FRONTIER_DEVICES_MAX
         }
-        Frame::Join { request, .. } => request.name.len() <= DEVICE_NAME_BYTES_MAX,
+        Frame::Join { request, .. } => DeviceName::new(&request.name).is_ok(),
         Frame::Welcome(welcome) => {
             welcome.settings.name.len() <= NAME_BYTES_MAX
                 && welcome.inviter_name.len() <= DEVICE_NAME_BYTES_MAX
@@ -71,7 +71,11 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
         Frame::Peers(notes) => notes.iter().all(|note| addresses_are_bounded(&note.addresses)),
         Frame::Refused(_) | Frame::Batches(_) | Frame::Offer(_) => true,
     };
-    if good { Ok(frame) } else { Err(malformed("frame", "a part is longer than it may be")) }
+    if good {
+        Ok(frame)
+    } else {
+        Err(malformed("frame", "a part of it is not what it may be, or longer"))
+    }
 }
 
 /// A chunk request with its length in front.

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::EngineError;
 use super::error::DeliverError;
-use crate::types::{ChunkId, DeviceId, Role};
+use crate::types::{ChunkId, DeviceId, DeviceName, Role};
 
 /// Drafts wait at most this long after the first write that is not stored.
 const LATER: Duration = Duration::from_secs(1);
@@ -36,8 +36,8 @@ pub(super) enum Delivery {
     Batches(Vec<Vec<u8>>),
     /// Wanted chunks, which have just been appended to the store.
     Chunks(Vec<ChunkId>),
-    /// Ops of this device's own about its members.
-    Members(Vec<(DeviceId, Role)>),
+    /// Devices to be made members, or to be given another role, and what they are called.
+    Members(Vec<(DeviceId, Role, Option<DeviceName>)>),
 }
 
 /// Called once, from the commit thread.

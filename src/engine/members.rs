@@ -1,23 +1,89 @@
 //! Who shares a workspace, as its store tells a process that does not serve it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::EngineError;
 use super::merger::Merger;
+use super::replica::device_names;
 use super::workspace::Workspace;
 use crate::chunk::{Sealer, WorkspaceSecret};
+use crate::codec::batch_span;
 use crate::env::Env;
 use crate::keys::DeviceKey;
 use crate::store::Store;
-use crate::types::{DeviceId, NameHasher, Role};
+use crate::types::{DeviceId, DeviceName, Frontier, Hlc, NameHasher, Role};
 
-/// The members of the workspace in `dir` with their roles, and which of them this device is.
-/// Another process may be serving it.
+/// A member, as far as this device has heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Which.
+    pub device: DeviceId,
+    /// What it is called, if it was ever given a name.
+    pub name: Option<DeviceName>,
+    /// The name, or the first digits of the device: no two are alike.
+    pub label: String,
+    /// What it may do.
+    pub role: Role,
+    /// It is this device.
+    pub is_own: bool,
+}
+
+/// Who shares a workspace, and how far their journals are here.
+pub struct Members {
+    /// By their ids.
+    pub members: Vec<Member>,
+    /// The last op of each journal.
+    pub frontier: Frontier,
+    store: Store,
+    numbers: BTreeMap<DeviceId, u16>,
+}
+
+/// What a device has not said that it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lag {
+    /// Ops, of all journals.
+    pub ops: u64,
+    /// The clock of the oldest of them.
+    pub since: Option<Hlc>,
+}
+
+impl Members {
+    /// This device, unless it is no member (yet).
+    pub fn own(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.is_own)
+    }
+
+    /// What of this device's journals a device lacks that has come this far.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn lag(&self, has: &Frontier) -> Result<Lag, EngineError> {
+        let mut lag = Lag::default();
+        for (device, last) in &self.frontier {
+            let heard = has.get(device).copied().unwrap_or(0);
+            if heard >= *last {
+                continue;
+            }
+            lag.ops += last - heard;
+            let journal = self.numbers.get(device).copied();
+            let batch =
+                journal.map(|number| self.store.batch_with(number, heard + 1)).transpose()?;
+            if let Some(bytes) = batch.flatten() {
+                let clock = batch_span(&bytes)?.hlc;
+                lag.since = Some(lag.since.map_or(clock, |since| since.min(clock)));
+            }
+        }
+        Ok(lag)
+    }
+}
+
+/// The members of the workspace in `dir`. Another process may be serving it.
 ///
 /// # Errors
 /// [`EngineError::Missing`], or the store's.
-pub fn members(dir: &Path, env: &Env) -> Result<Vec<(DeviceId, Role, bool)>, EngineError> {
+pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let settings = Workspace::settings(dir, env)?;
     let secret = Workspace::secret(dir, env)?;
     let own = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?).device();
@@ -25,7 +91,16 @@ pub fn members(dir: &Path, env: &Env) -> Result<Vec<(DeviceId, Role, bool)>, Eng
     let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
     let hasher = NameHasher::derive(&secret.0);
     let store = Store::look(dir, env)?;
-    let merger = Merger::open(store, Arc::new(sealer), hasher, 0)?;
-    let roles = merger.roles().into_iter();
-    Ok(roles.map(|(device, role)| (device, role, device == own)).collect())
+    let names = device_names(&store)?;
+    let numbers = store.journals()?.into_iter().map(|(number, device)| (device, number)).collect();
+    let merger = Merger::open(store.clone(), Arc::new(sealer), hasher, 0)?;
+    let member = |(device, role)| Member {
+        device,
+        name: names.get(&device).cloned(),
+        label: names.label(&device),
+        role,
+        is_own: device == own,
+    };
+    let members = merger.roles().into_iter().map(member).collect();
+    Ok(Members { members, frontier: merger.frontier(), store, numbers })
 }

@@ -23,7 +23,7 @@ pub use commit::{Changes, CommitThread, DraftTarget, Source, StoredDraft, TakenD
 pub use error::{DeliverError, EngineError};
 pub use handle::{CommitHandle, Urgency};
 pub use invitations::Invitations;
-pub use members::members;
+pub use members::{Lag, Member, Members, members};
 pub use merger::{MergeError, ViewChange};
 pub use pending::{PENDING_OPS_MAX, PendingOps, TakenOps};
 pub use published::Published;

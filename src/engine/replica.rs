@@ -16,7 +16,8 @@ use super::workspace::{OpenWorkspace, Workspace};
 use crate::env::Env;
 use crate::store::{Store, StoreError};
 use crate::types::{
-    ChunkId, DeviceId, Frontier, JoinRequest, Refusal, Role, Settings, Welcome, WorkspaceId,
+    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Ino, JoinRequest, Refusal, Role,
+    Settings, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -33,23 +34,17 @@ pub struct LocalReplica {
     settings: Settings,
     device: DeviceId,
     founder: DeviceId,
-    name: String,
     dir: PathBuf,
     env: Env,
     awaited: Arc<Mutex<HashSet<ChunkId>>>,
 }
 
 impl LocalReplica {
-    /// Of `workspace`, whose commit thread `commit` reaches; `name` is
-    /// what this device is called.
+    /// Of `workspace`, whose commit thread `commit` reaches.
     ///
     /// # Errors
     /// The store's.
-    pub fn new(
-        workspace: &OpenWorkspace,
-        commit: CommitHandle,
-        name: String,
-    ) -> Result<Self, EngineError> {
+    pub fn new(workspace: &OpenWorkspace, commit: CommitHandle) -> Result<Self, EngineError> {
         let journals = workspace.store.journals()?;
         let founder = journals.iter().find(|(number, _)| *number == super::merger::FOUNDER);
         let founder = founder.map_or(workspace.device(), |(_, device)| *device);
@@ -60,7 +55,6 @@ impl LocalReplica {
             settings: workspace.settings.clone(),
             device: workspace.device(),
             founder,
-            name,
             dir: workspace.dir.clone(),
             env: workspace.env.clone(),
             awaited: Arc::default(),
@@ -70,6 +64,33 @@ impl LocalReplica {
     /// What is durable here.
     pub fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    /// What devices are called, by what is committed here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn device_names(&self) -> Result<DeviceNames, StoreError> {
+        device_names(&self.store)
+    }
+
+    fn own_name(&self) -> Result<String, StoreError> {
+        let names = self.device_names()?;
+        let name = names.get(&self.device).map(ToString::to_string);
+        Ok(name.unwrap_or_else(|| names.label(&self.device)))
+    }
+
+    /// What this device may do; `None` if it is no member (yet, or any more).
+    pub fn own_role(&self) -> Option<Role> {
+        self.published.role(&self.device)
+    }
+
+    /// Makes a device a member or gives it another role. Durable on return.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`]. What a device that is no admin says has no effect.
+    pub fn set_role(&self, device: &DeviceId, role: Role) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Members(vec![(*device, role, None)])).map_err(failed)
     }
 
     /// Takes this chunk, should it come while `fetch` runs, whether or not the store knows by then
@@ -91,6 +112,13 @@ impl LocalReplica {
         let journals = self.store.journals()?;
         Ok(journals.into_iter().find(|(_, known)| known == device).map(|(number, _)| number))
     }
+}
+
+/// What devices are called, by the root's attributes.
+pub(super) fn device_names(store: &Store) -> Result<DeviceNames, StoreError> {
+    let attrs = store.node(Ino::ROOT)?.map(|root| root.xattrs).unwrap_or_default();
+    let attrs = attrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    Ok(DeviceNames::from_attrs(attrs))
 }
 
 fn failed(error: impl std::fmt::Display) -> ReplicaError {
@@ -200,7 +228,9 @@ impl Replica for LocalReplica {
             .map_err(failed)?
             .map_err(ReplicaError::NotAdmitted)?;
         if self.published.role(joiner).is_none() {
-            self.deliver_and_wait(Delivery::Members(vec![(*joiner, role)])).map_err(failed)?;
+            let name = DeviceName::new(&request.name).ok();
+            self.deliver_and_wait(Delivery::Members(vec![(*joiner, role, name)]))
+                .map_err(failed)?;
             tracing::info!("{joiner}, called {:?}, is now a member ({role:?})", request.name);
         }
         let secret = Workspace::secret(&self.dir, &self.env).map_err(failed)?;
@@ -209,7 +239,7 @@ impl Replica for LocalReplica {
             secret: (role != Role::Keeper).then_some(secret),
             founder: self.founder,
             role,
-            inviter_name: self.name.clone(),
+            inviter_name: self.own_name().map_err(failed)?,
         })
     }
 }

@@ -82,13 +82,11 @@ pub struct Options {
     pub read_only: bool,
     /// Bound of caches and drafts, in bytes (`max_memory_mb`).
     pub memory_bytes_max: u64,
-    /// What this device is called.
-    pub device_name: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { read_only: false, memory_bytes_max: 512 << 20, device_name: String::new() }
+        Self { read_only: false, memory_bytes_max: 512 << 20 }
     }
 }
 
@@ -173,8 +171,8 @@ impl Filesystem {
         let pending = PendingOps::new(workspace.journal_number(), workspace.next_seq());
         let live_nodes = workspace.store.live_nodes()?;
         let tree = Tree::new(workspace.name_hasher(), pending, live_nodes, memory / 4);
-        let (commit, name) = (CommitHandle::default(), options.device_name.clone());
-        let replica = Arc::new(LocalReplica::new(&workspace, commit.clone(), name)?);
+        let commit = CommitHandle::default();
+        let replica = Arc::new(LocalReplica::new(&workspace, commit.clone())?);
         let inner = Arc::new(Inner {
             tree: Mutex::new(tree),
             room: Condvar::new(),

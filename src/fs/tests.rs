@@ -232,3 +232,27 @@ fn every_change_waits_while_another_devices_changes_are_merged() {
     fs.removexattr(ino, b"user.a", never).expect("goes on");
     fs.close().expect("closes");
 }
+
+#[test]
+fn a_devices_name_is_an_attribute_that_nobody_sees() {
+    use crate::types::{DeviceId, DeviceName, device_attr};
+    let fixture = Fixture::new();
+    let fs = fixture.open();
+    let device = DeviceId([7; 32]);
+    let name = DeviceName::new("ada-laptop").expect("a name");
+    fs.name_device(&device, &name, Wait::May).expect("is named");
+    fs.sync_now(None).expect("commits");
+    let named = fs.replica().device_names().expect("reads");
+    assert_eq!(named.get(&device), Some(&name));
+    let attr = device_attr(&device);
+    assert!(fs.listxattr(Ino::ROOT, Wait::May).expect("lists").is_empty());
+    assert!(matches!(fs.getxattr(Ino::ROOT, &attr, Wait::May), Err(FsError::NotSupported(_))));
+    let set = fs.setxattr(Ino::ROOT, &attr, b"eve", XattrMode::Set, false, Wait::May);
+    assert!(matches!(set, Err(FsError::NotSupported(_))));
+    assert!(fs.removexattr(Ino::ROOT, &attr, Wait::May).is_err());
+    fs.close().expect("closes");
+    let fs = fixture.open();
+    assert_eq!(fs.replica().device_names().expect("reads").get(&device), Some(&name));
+    fs.close().expect("closes");
+    fixture.verify();
+}

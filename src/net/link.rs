@@ -80,6 +80,8 @@ impl fmt::Display for CloseCode {
 pub struct PathView {
     /// Through a relay, rather than directly.
     pub relayed: bool,
+    /// Packets go both ways: which is the better has not been found out yet.
+    pub mixed: bool,
     /// The peer's socket, or the relay's URL.
     pub address: String,
     /// The peer's socket, if direct.
@@ -161,14 +163,21 @@ impl Link {
     pub fn path(&self) -> Option<PathView> {
         let paths = self.connection.paths();
         let path = paths.iter().find(Path::is_selected).or_else(|| paths.iter().next())?;
+        let chosen = paths.iter().any(|path| path.is_selected());
+        let is_relayed = |path: &Path<'_>| matches!(path.remote_addr(), TransportAddr::Relay(_));
+        let relayed = paths.iter().filter(is_relayed).count();
+        let mixed = !chosen && relayed > 0 && relayed < paths.iter().count();
         let view = match path.remote_addr() {
             TransportAddr::Ip(socket) => {
-                PathView { relayed: false, address: socket.to_string(), socket: Some(*socket) }
+                let (address, socket) = (socket.to_string(), Some(*socket));
+                PathView { relayed: false, mixed, address, socket }
             }
             TransportAddr::Relay(url) => {
-                PathView { relayed: true, address: url.to_string(), socket: None }
+                PathView { relayed: true, mixed, address: url.to_string(), socket: None }
             }
-            other => PathView { relayed: false, address: format!("{other:?}"), socket: None },
+            other => {
+                PathView { relayed: false, mixed, address: format!("{other:?}"), socket: None }
+            }
         };
         Some(view)
     }

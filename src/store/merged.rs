@@ -237,6 +237,18 @@ impl Store {
         })
     }
 
+    /// All directories in which something stands beside its name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn crowded(&self) -> Result<Vec<Ino>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT ino FROM crowded ORDER BY ino")?;
+            let rows = select.query_map([], |row| Ok(Ino(unsigned(row, 0)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The batch of a journal that holds op `seq`.
     ///
     /// # Errors

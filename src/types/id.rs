@@ -104,6 +104,20 @@ op_named!(
     PlaceId
 );
 
+impl DeviceId {
+    /// From its 64 hexadecimal digits.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[index * 2..index * 2 + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
 impl FileId {
     /// The root directory of every workspace.
     pub const ROOT: FileId = FileId(OpId(1));

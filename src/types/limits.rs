@@ -78,6 +78,6 @@ pub const SYNC_COMMANDS_MAX: usize = 256;
 /// Readers that wait for other devices.
 pub const WAITERS_MAX: usize = 1024;
 /// A device's name.
-pub const DEVICE_NAME_BYTES_MAX: usize = 128;
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 /// A ticket's text.
 pub const TICKET_BYTES_MAX: usize = 4096;

@@ -5,6 +5,7 @@
 
 mod blob;
 mod content;
+mod device_name;
 mod frame;
 mod id;
 pub mod limits;
@@ -17,6 +18,7 @@ mod time;
 
 pub use blob::Blob;
 pub use content::{ChunkKey, ChunkRef, Content, ContentHash, PatchData, PatchExtent};
+pub use device_name::{DeviceName, DeviceNameError, DeviceNames, RESERVED_ATTRS, device_attr};
 pub use frame::{Addresses, ChunkRequest, Frame, Frontier, PeerNote};
 pub use id::{ChunkId, DeviceId, EntryId, FileId, Ino, OpId, PlaceId, VersionId, WorkspaceId};
 pub use name::{Name, NameError, NameHash, NameHasher};

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Content, DeviceId, EntryId, FileId, Hlc, Name, OpId, PlaceId, Settings, Timestamp, VersionId,
+    Content, DeviceId, DeviceName, EntryId, FileId, Hlc, Name, OpId, PlaceId, Settings, Timestamp,
+    VersionId, device_attr,
 };
 
 /// What an inode is.
@@ -212,6 +213,13 @@ pub enum AttrChange {
     Mtime(Timestamp),
     /// An extended attribute; `None` removes it.
     Xattr(Vec<u8>, Option<Vec<u8>>),
+}
+
+impl AttrChange {
+    /// Of the root: what a device is called from now on.
+    pub fn name_device(device: &DeviceId, name: &DeviceName) -> Self {
+        Self::Xattr(device_attr(device), Some(name.as_str().into()))
+    }
 }
 
 /// BLAKE3 of an encoded batch with its signature: the link to the next one.

@@ -52,7 +52,7 @@ pub struct Ticket {
 pub struct JoinRequest {
     /// The ticket's.
     pub token: Token,
-    /// How the joiner wants to be called; at most `DEVICE_NAME_BYTES_MAX`.
+    /// How the joiner wants to be called: a `DeviceName`.
     pub name: String,
 }
 

@@ -9,7 +9,7 @@ use tidefs::env::Env;
 use tidefs::fs::{
     Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
 };
-use tidefs::types::{ChunkId, Ino, JoinRequest, Kind, Role};
+use tidefs::types::{ChunkId, DeviceName, Ino, JoinRequest, Kind, Role};
 
 pub struct Device {
     pub fs: Filesystem,
@@ -38,9 +38,14 @@ pub fn found(home: &Path, name: &str) -> Device {
 
 /// One more device, admitted by `by`.
 pub fn join(home: &Path, name: &str, by: &Device) -> Device {
+    join_as(home, name, by, Role::Writer)
+}
+
+/// One more device, with this role.
+pub fn join_as(home: &Path, name: &str, by: &Device, role: Role) -> Device {
     let env = Env::real();
     let (seed, device) = Workspace::draw_seed(&env);
-    let token = Invitations::of(&by.dir, &env).add(Role::Writer, u64::MAX).expect("an invitation");
+    let token = Invitations::of(&by.dir, &env).add(role, u64::MAX).expect("an invitation");
     let request = JoinRequest { token, name: name.into() };
     let welcome = by.fs.replica().admit(&device, &request).expect("is admitted");
     let dir = home.join(name);
@@ -140,6 +145,12 @@ impl Device {
             self.fs.forget(ino, 1);
         }
         Some(attr)
+    }
+
+    /// Calls another device, or this one, so.
+    pub fn name(&self, device: &Device, name: &str) {
+        let name = DeviceName::new(name).expect("a name");
+        self.fs.name_device(&device.fs.replica().device(), &name, Wait::May).expect("is named");
     }
 
     /// Signs what was done so far: the clock of an op is that of its commit.

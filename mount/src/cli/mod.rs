@@ -106,6 +106,11 @@ fn man(out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Tells what was done. What a closed pipe does not hear is not said: the work goes on.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Is this word one of our commands?
 fn is_command(word: &std::ffi::OsStr) -> bool {
     Cli::command().find_subcommand(word).is_some()

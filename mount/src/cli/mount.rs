@@ -10,12 +10,14 @@ use clap::Args;
 use rustix::mount::MountFlags;
 use tidefs::engine::{NewWorkspace, Workspace};
 use tidefs::env::Env;
-use tidefs::fs::Filesystem;
+use tidefs::fs::{Filesystem, Wait};
+use tidefs::types::Role;
 use tidefs_mount::session::{MountOptions, Session, Unmounter};
 use tidefs_mount::share::Share;
 
 use super::background;
 use super::options::{self, Options};
+use super::say;
 use super::state::{Served, StateDir, read_served, remove_served, write_served};
 use super::umount::{detach_mount, is_ours, is_stale, mounted_type};
 
@@ -51,6 +53,9 @@ pub struct MountArgs {
     /// Memory for unsaved writes and caches, in MiB [default: 512]
     #[arg(long, value_name = "MIB")]
     max_memory_mb: Option<u64>,
+    /// What to call this device from now on [default: as before, at first the machine's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Log more
     #[arg(short, long)]
     verbose: bool,
@@ -76,6 +81,9 @@ pub fn run(args: &MountArgs, state: Option<&Path>) -> anyhow::Result<ExitCode> {
             tracing::error!("{error:#}");
             background::tell_failed(error);
         });
+    }
+    if let Some(name) = &args.name {
+        tidefs::types::DeviceName::new(name)?;
     }
     let plan = plan(args, state)?;
     if plan.options.remount {
@@ -173,7 +181,7 @@ fn prepare(plan: &Plan, args: &MountArgs) -> anyhow::Result<()> {
         };
         Workspace::create(&plan.workspace, &new, &env).context("making the workspace")?;
         if !args.foreground {
-            println!("made workspace {:?} in {}", plan.name, plan.workspace.display());
+            say(&format!("made workspace {:?} in {}", plan.name, plan.workspace.display()));
         }
         return Ok(());
     }
@@ -226,6 +234,7 @@ fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
         fs.close()?;
         return Err(error);
     }
+    name_device(&fs, args.name.as_deref());
     let mount: &MountOptions = &plan.options.mount;
     let mut session = Session::mount(fs.clone(), &plan.dir, mount)
         .with_context(|| format!("mounting on {}", plan.dir.display()))?;
@@ -251,12 +260,32 @@ fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Calls this device as asked for, or like the machine if it has no name yet.
+fn name_device(fs: &Filesystem, given: Option<&str>) {
+    use tidefs::engine::sync::Replica as _;
+    let own = fs.replica().device();
+    let named = || -> anyhow::Result<()> {
+        let before = fs.replica().device_names()?.get(&own).cloned();
+        let name = super::share::device_name(given)?;
+        let is_wanted =
+            if given.is_some() { before.as_ref() != Some(&name) } else { before.is_none() };
+        let may_write = fs.replica().own_role().is_some_and(Role::may_write);
+        if is_wanted && (may_write || given.is_some()) {
+            fs.name_device(&own, &name, Wait::May)?;
+            fs.sync_now(None)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = named() {
+        tracing::warn!("this device keeps the name that it has: {error:#}");
+    }
+}
+
 /// Opens the workspace; a process that is just unmounting gets some time to let go of it.
 fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
     let options = tidefs::fs::Options {
         read_only: plan.options.mount.read_only,
         memory_bytes_max: plan.memory_bytes,
-        ..tidefs::fs::Options::default()
     };
     let mut waited = Duration::ZERO;
     loop {

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use tidefs::codec::{decode_ticket, encode_ticket};
 use tidefs::engine::sync::{SyncConfig, join as ask_to_join};
-use tidefs::engine::{Invitations, Workspace};
+use tidefs::engine::{self, Invitations, Member, Members, Workspace};
 use tidefs::env::Env;
-use tidefs::types::{Role, Ticket};
-use tidefs_mount::share::{NetState, PeerState, device};
+use tidefs::types::{Addresses, DeviceName, Hlc, Role, Ticket};
+use tidefs_mount::share::{NetState, PeerState, Way, WayKind, device};
 
+use super::options;
+use super::say;
 use super::state::{Served, StateDir};
 
 /// How long the process that serves may take to listen, once asked.
@@ -166,10 +169,18 @@ pub fn join(args: &JoinArgs, state: &StateDir, given: Option<&Path>) -> anyhow::
             "there is a workspace {name:?} here already: say another name with --workspace"
         );
     }
+    let own_name = device_name(args.name.as_deref())?;
+    let share = options::parse(&args.options)?.share;
+    let config = SyncConfig {
+        bind: share.listen,
+        relays: share.relays,
+        lan_discovery: share.lan_discovery,
+        ..SyncConfig::default()
+    };
     let (seed, _) = Workspace::draw_seed(&env);
-    let own_name = args.name.clone().unwrap_or_else(host_name);
-    let welcome = ask_to_join(&ticket, &own_name, &seed, &SyncConfig::default())
-        .context("asking the device that made the ticket")?;
+    let welcome = ask_to_join(&ticket, own_name.as_str(), &seed, &config).with_context(|| {
+        format!("asking the device that made the ticket ({})", &ticket.inviter.to_string()[..8])
+    })?;
     let name = wanted.unwrap_or_else(|| welcome.settings.name.clone());
     let dir = state.workspace(&name)?;
     Workspace::join(&dir, &welcome, &seed, &env)?;
@@ -177,8 +188,18 @@ pub fn join(args: &JoinArgs, state: &StateDir, given: Option<&Path>) -> anyhow::
     let peer = PeerState { addresses: ticket.addresses.clone(), ..PeerState::default() };
     net.peers.insert(ticket.inviter.to_string(), peer);
     net.write(&dir)?;
-    println!("joined workspace {:?} as {:?}, kept in {}", name, welcome.role, dir.display());
-    let Some(mount_point) = &args.dir else { return Ok(ExitCode::SUCCESS) };
+    say(&format!(
+        "joined workspace {:?} of {} as {}, called {:?}\nkept as {name:?} in {}",
+        welcome.settings.name,
+        welcome.inviter_name,
+        role_name(welcome.role),
+        own_name.as_str(),
+        dir.display()
+    ));
+    let Some(mount_point) = &args.dir else {
+        say(&format!("mount it with `tidefs mount DIR --workspace {name:?}`"));
+        return Ok(ExitCode::SUCCESS);
+    };
     let mut mount = Command::new(std::env::current_exe()?);
     if let Some(given) = given {
         mount.arg("--state").arg(given);
@@ -191,11 +212,34 @@ pub fn join(args: &JoinArgs, state: &StateDir, given: Option<&Path>) -> anyhow::
     if !status.success() {
         bail!("this device is a member now; `tidefs mount` it once the other device is reached");
     }
+    say(&format!("mounted on {}", mount_point.display()));
     Ok(ExitCode::SUCCESS)
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// What this device is to be called: as asked for, or like the machine.
+pub fn device_name(given: Option<&str>) -> anyhow::Result<DeviceName> {
+    match given {
+        Some(name) => Ok(DeviceName::new(name)?),
+        None => Ok(DeviceName::nearest(&rustix::system::uname().nodename().to_string_lossy())),
+    }
+}
+
+/// A member, as `tidefs devices` shows it.
+#[derive(Serialize)]
+struct Row {
+    device: String,
+    name: Option<String>,
+    #[serde(skip)]
+    label: String,
+    role: &'static str,
+    own: bool,
+    connected: bool,
+    path: Option<Way>,
+    last_seen_unix_s: Option<i64>,
+    lag_ops: Option<u64>,
+    lag_s: Option<u64>,
+    addresses: Addresses,
+    last_error: Option<String>,
 }
 
 /// Lists the members that are known here.
@@ -203,42 +247,99 @@ pub fn devices(args: &DevicesArgs, state: &StateDir) -> anyhow::Result<ExitCode>
     let name = state.find(args.workspace.as_deref())?;
     let dir = state.workspace(&name)?;
     let env = Env::real();
-    let members = tidefs::engine::members(&dir, &env)?;
+    let now_s = env.clock.now().secs;
+    let known = engine::members(&dir, &env)?;
     let net = NetState::read(&dir);
-    let served = state.served(&name).is_some();
-    let mut shown = Vec::new();
-    for (member, role, is_own) in members {
-        let id = member.to_string();
-        let mut peer = net.peers.get(&id).cloned().unwrap_or_default();
-        peer.connected &= served;
-        shown.push((id, role, is_own, peer));
+    let is_served = state.served(&name).is_some();
+    let mut rows = Vec::with_capacity(known.members.len());
+    for member in &known.members {
+        let peer = net.peers.get(&member.device.to_string()).cloned().unwrap_or_default();
+        rows.push(row(member, peer, &known, (now_s, is_served))?);
     }
     if args.json {
-        let rows: Vec<serde_json::Value> = shown
-            .iter()
-            .map(|(id, role, is_own, peer)| {
-                serde_json::json!({ "device": id, "role": role_name(*role), "own": is_own,
-                    "peer": peer })
-            })
-            .collect();
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:16}  {:7}  {:12}  {:8}  WAY", "DEVICE", "ROLE", "STATE", "LAG");
-    for (id, role, is_own, peer) in shown {
-        let state = match (is_own, peer.connected) {
-            (true, _) => "this device",
-            (_, true) => "connected",
-            _ => "away",
-        };
-        let lag = peer.lag_ops.map_or("-".into(), |ops| format!("{ops} ops"));
-        let way = peer.path.or(peer.last_error).unwrap_or_default();
-        println!("{:16}  {:7}  {state:12}  {lag:8}  {way}", &id[..16], role_name(role));
+    let width = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).max(4);
+    println!("{:width$}  DEVICE    ROLE    SEEN         LAG               PATH", "NAME");
+    for row in rows {
+        println!(
+            "{:width$}  {:8}  {:6}  {:11}  {:16}  {}",
+            row.label,
+            &row.device[..8],
+            row.role,
+            seen(&row, now_s),
+            lag(&row),
+            path(&row),
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn role_name(role: Role) -> &'static str {
+fn row(
+    member: &Member,
+    peer: PeerState,
+    known: &Members,
+    (now_s, is_served): (i64, bool),
+) -> anyhow::Result<Row> {
+    let lag = peer.frontier().filter(|_| !member.is_own).map(|has| known.lag(&has)).transpose()?;
+    let age_s = |since: Hlc| u64::try_from(now_s).unwrap_or(0).saturating_sub(since.0 / 1_000_000);
+    let connected = peer.connected && is_served;
+    Ok(Row {
+        device: member.device.to_string(),
+        name: member.name.as_ref().map(ToString::to_string),
+        label: member.label.clone(),
+        role: role_name(member.role),
+        own: member.is_own,
+        connected,
+        path: peer.way.filter(|_| connected),
+        last_seen_unix_s: if connected { Some(now_s) } else { peer.last_seen_unix_s },
+        lag_ops: lag.map(|lag| lag.ops),
+        lag_s: lag.map(|lag| lag.since.map_or(0, age_s)),
+        addresses: peer.addresses,
+        last_error: peer.last_error,
+    })
+}
+
+fn seen(row: &Row, now_s: i64) -> String {
+    match row.last_seen_unix_s {
+        _ if row.own => "this device".into(),
+        _ if row.connected => "now".into(),
+        Some(then_s) => format!("{} ago", span(u64::try_from(now_s - then_s).unwrap_or(0))),
+        None => "never".into(),
+    }
+}
+
+fn lag(row: &Row) -> String {
+    match (row.lag_ops, row.lag_s) {
+        (Some(0), _) => "none".into(),
+        (Some(ops), Some(lag_s)) => format!("{ops} ops, {}", span(lag_s)),
+        _ => "-".into(),
+    }
+}
+
+fn path(row: &Row) -> String {
+    match (&row.path, &row.last_error) {
+        (Some(Way { kind: WayKind::Direct, address }), _) => format!("direct, {address}"),
+        (Some(Way { kind: WayKind::Relayed, address }), _) => format!("relayed, {address}"),
+        (Some(Way { kind: WayKind::Mixed, address }), _) => format!("mixed, {address}"),
+        (None, Some(error)) if !row.own => error.clone(),
+        (None, _) => String::new(),
+    }
+}
+
+/// A time in its largest unit, rounded down.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// A role, as the command line has it.
+pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
         Role::Writer => "writer",

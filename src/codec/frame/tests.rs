@@ -47,7 +47,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         (workspace(), frontier())
             .prop_map(|(workspace, frontier)| Frame::Hello { workspace, frontier }),
-        (workspace(), any::<[u8; 16]>(), ".{0,20}").prop_map(|(workspace, token, name)| {
+        (workspace(), any::<[u8; 16]>(), "[a-zü日]{1,20}").prop_map(|(workspace, token, name)| {
             Frame::Join { workspace, request: JoinRequest { token: Token(token), name } }
         }),
         welcome().prop_map(Frame::Welcome),
@@ -114,10 +114,11 @@ fn a_list_beyond_its_bound_is_refused() {
     assert!(decode_frame(&encode_frame(&most)[LENGTH_BYTES..]).is_ok());
     let more = Frame::Batches(vec![Blob(vec![]); FRAME_BATCHES_MAX + 1]);
     assert!(decode_frame(&encode_frame(&more)[LENGTH_BYTES..]).is_err());
-    let name = "n".repeat(DEVICE_NAME_BYTES_MAX + 1);
-    let request = JoinRequest { token: Token([0; 16]), name };
-    let join = Frame::Join { workspace: WorkspaceId([0; 16]), request };
-    assert!(decode_frame(&encode_frame(&join)[LENGTH_BYTES..]).is_err());
+    for name in ["n".repeat(DEVICE_NAME_BYTES_MAX + 1), String::new(), "a/b".into()] {
+        let request = JoinRequest { token: Token([0; 16]), name };
+        let join = Frame::Join { workspace: WorkspaceId([0; 16]), request };
+        assert!(decode_frame(&encode_frame(&join)[LENGTH_BYTES..]).is_err());
+    }
 }
 
 #[test]

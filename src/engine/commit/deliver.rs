@@ -8,7 +8,7 @@ use crate::engine::handle::Delivery;
 use crate::engine::journal::micros;
 use crate::engine::merger::MergeError;
 use crate::store::{Commit, StoreError, Sync, Wanted};
-use crate::types::{ChunkId, DeviceId, Op, Role};
+use crate::types::{AttrChange, ChunkId, DeviceId, DeviceName, FileId, Op, Role};
 
 impl Committer {
     /// Takes in what a peer has sent. Durable when this returns, but for chunks, which are soon.
@@ -82,8 +82,11 @@ impl Committer {
     }
 
     /// Makes devices members, or changes what they may do.
-    fn admit(&mut self, members: &[(DeviceId, Role)]) -> Result<(), DeliverError> {
-        for (device, role) in members {
+    fn admit(
+        &mut self,
+        members: &[(DeviceId, Role, Option<DeviceName>)],
+    ) -> Result<(), DeliverError> {
+        for (device, role, name) in members {
             let journal = if let Some(number) = self.merger.number(device) {
                 number
             } else {
@@ -93,6 +96,10 @@ impl Committer {
                 number
             };
             self.source.emit(Op::Role { journal, role: *role });
+            if let Some(name) = name {
+                let change = AttrChange::name_device(device, name);
+                self.source.emit(Op::Attr { file: FileId::ROOT, change });
+            }
         }
         self.commit_all(true)?;
         self.merge(&[])

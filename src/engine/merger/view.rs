@@ -10,10 +10,10 @@ use super::{Folding, MergeError};
 use crate::codec::decode_batch;
 use crate::merge::{Policy, Row, RowKind, list, list_name};
 use crate::store::StoreError;
-use crate::types::merged::{AttrName, Key};
+use crate::types::merged::{AttrName, Inode, Key};
 use crate::types::{
-    AttrChange, DeviceId, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord, Op, Timestamp,
-    VersionId, VersionRecord,
+    AttrChange, DeviceId, DeviceNames, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord,
+    Op, Timestamp, VersionId, VersionRecord,
 };
 
 /// Entries of a directory read at once.
@@ -46,8 +46,10 @@ type Touched = HashMap<FileId, Option<BTreeSet<Name>>>;
 
 /// Works out the change, and puts what of it the store keeps into the round's commit.
 pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, MergeError> {
+    let names = device_names(folding.state.inode(FileId::ROOT)?);
     let mut viewing = Viewing {
         now,
+        names,
         nodes: BTreeMap::new(),
         faces: HashMap::new(),
         links: HashMap::new(),
@@ -66,6 +68,8 @@ pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, M
 struct Viewing<'a, 'b> {
     folding: &'a mut Folding<'b>,
     now: Timestamp,
+    /// What devices are called, by all that is folded.
+    names: DeviceNames,
     /// Nodes as this change leaves them.
     nodes: BTreeMap<Ino, Option<NodeRecord>>,
     faces: HashMap<FileId, Ino>,
@@ -97,8 +101,23 @@ impl Viewing<'_, '_> {
                 self.directory(ino, None)?;
             }
         }
+        self.renamed_devices()?;
         self.attributes()?;
         self.settle_rows()
+    }
+
+    /// Names that say which device made them are given anew where a device is called otherwise now.
+    fn renamed_devices(&mut self) -> Result<(), MergeError> {
+        let store = &self.folding.merger.store;
+        if device_names(store.merged_inode(FileId::ROOT)?) != self.names {
+            for ino in store.crowded()? {
+                self.directory(ino, None)?;
+            }
+            while let Some(ino) = self.queue.pop() {
+                self.directory(ino, None)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every name on which what was folded may bear.
@@ -206,7 +225,9 @@ impl Viewing<'_, '_> {
 
     fn whole(&mut self, ino: Ino, files: &[FileId], was_crowded: bool) -> Result<(), MergeError> {
         self.done.insert(ino);
-        let rows = list(&self.folding.state, files, policy(), &label)?;
+        let rows = list(&self.folding.state, files, policy(), &|device: &DeviceId| {
+            self.names.label(device)
+        })?;
         let is_crowded = rows.iter().any(|row| row.name != row.raw_name);
         if is_crowded != was_crowded {
             self.crowded.push((ino, is_crowded));
@@ -568,7 +589,11 @@ fn policy() -> Policy {
     Policy { keeps_both: false, is_caseless: false }
 }
 
-/// What a device is called in the name of a file that stands beside another.
-fn label(device: &DeviceId) -> String {
-    device.0[..4].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+/// What devices are called, by the root's attributes.
+fn device_names(root: Option<Inode>) -> DeviceNames {
+    let attrs = root.map(|root| root.attrs).unwrap_or_default();
+    DeviceNames::from_attrs(attrs.values().filter_map(|(_, change)| match change {
+        AttrChange::Xattr(name, Some(value)) => Some((name.as_slice(), value.as_slice())),
+        _ => None,
+    }))
 }

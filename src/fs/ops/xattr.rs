@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use super::super::{Filesystem, FsError, FsResult, Wait, XattrMode};
 use crate::types::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
-use crate::types::{AttrChange, Ino, Op};
+use crate::types::{
+    AttrChange, DeviceId, DeviceName, FileId, Ino, Op, RESERVED_ATTRS, device_attr,
+};
 
 /// The attribute that holds a file's ACL.
 pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -42,7 +44,10 @@ impl Filesystem {
     /// # Errors
     /// The store's.
     pub fn listxattr(&self, ino: Ino, wait: Wait) -> FsResult<Vec<Vec<u8>>> {
-        self.inner.run(wait, |tree, _| Ok(tree.node(ino)?.rec.xattrs.keys().cloned().collect()))
+        self.inner.run(wait, |tree, _| {
+            let names = tree.node(ino)?.rec.xattrs.keys();
+            Ok(names.filter(|name| !is_reserved(name)).cloned().collect())
+        })
     }
 
     /// Sets an extended attribute. `kill_sgid`: with an ACL set by someone outside the group.
@@ -71,7 +76,8 @@ impl Filesystem {
                 (XattrMode::Replace, false) => return Err(FsError::NoXattr.into()),
                 _ => {}
             }
-            let others = rec.xattrs.iter().filter(|(key, _)| key.as_slice() != name);
+            let is_other = |key: &[u8]| key != name && !is_reserved(key);
+            let others = rec.xattrs.iter().filter(|(key, _)| is_other(key));
             let used: usize = others.map(|(key, value)| key.len() + value.len()).sum();
             if used + name.len() + value.len() > XATTRS_BYTES_MAX {
                 return Err(FsError::XattrSpace.into());
@@ -101,6 +107,22 @@ impl Filesystem {
         })
     }
 
+    /// Calls a device by this name from now on, on all devices.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] where this device may not write.
+    pub fn name_device(&self, device: &DeviceId, name: &DeviceName, wait: Wait) -> FsResult<()> {
+        self.inner.run_change(wait, |tree, _| {
+            tree.node(Ino::ROOT)?;
+            self.inner.take_op_room(tree)?;
+            let rec = &mut tree.change(Ino::ROOT).rec;
+            rec.xattrs.insert(device_attr(device), name.as_str().into());
+            let change = AttrChange::name_device(device, name);
+            tree.emit(Op::Attr { file: FileId::ROOT, change });
+            Ok(())
+        })
+    }
+
     /// Removes an extended attribute.
     ///
     /// # Errors
@@ -122,6 +144,11 @@ impl Filesystem {
             Ok(())
         })
     }
+}
+
+/// Tidefs's own: never shown, and set by no user.
+fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(RESERVED_ATTRS)
 }
 
 fn check_namespace(name: &[u8]) -> FsResult<()> {
@@ -248,6 +275,7 @@ mod tests {
         assert!(checked(b"user.a").is_ok() && checked(ACCESS_ACL).is_ok());
         assert!(matches!(checked(b"user."), Err(FsError::Invalid(_))));
         assert!(matches!(checked(b"user"), Err(FsError::NotSupported(_))));
+        assert!(matches!(checked(&device_attr(&DeviceId([1; 32]))), Err(FsError::NotSupported(_))));
         assert!(matches!(checked(b"system.other"), Err(FsError::NotSupported(_))));
     }
 
