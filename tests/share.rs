@@ -7,9 +7,10 @@ mod devices;
 mod random;
 
 use tidefs::engine::sync::Replica;
-use tidefs::fs::{Wait, Writing};
+use tidefs::fs::{FsError, Wait, Writing};
+use tidefs::types::Role;
 
-use devices::{Bringing, Device, exchange, exchange_batches, found, join};
+use devices::{Bringing, Device, exchange, exchange_batches, found, join, join_as};
 
 #[test]
 fn what_one_device_does_is_seen_on_the_other() {
@@ -212,4 +213,42 @@ fn a_name_beside_another_says_which_device_made_it_and_follows_its_name() {
     for device in [ada, bob, cyd, late] {
         device.finish();
     }
+}
+
+#[test]
+fn a_reader_changes_nothing_until_it_is_made_a_writer() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"to be read");
+    let bob = join_as(home.path(), "bob", &ada, Role::Reader);
+    exchange(&[&ada, &bob]);
+    assert_eq!(bob.read("note"), b"to be read");
+    let ino = bob.find("note").expect("is there").ino;
+    let open = || bob.fs.open_file(ino, true, false, Wait::May);
+    assert!(matches!(open(), Err(FsError::ReadOnly(_))));
+    let write = || {
+        let writing = Writing { offset: 0, data: b"changed", append: false, kill_suid: false };
+        bob.fs.write(ino, &writing, Wait::May)
+    };
+    let refused = write();
+    assert!(
+        matches!(&refused, Err(FsError::ReadOnly(why)) if why.contains("a reader")),
+        "{refused:?}"
+    );
+    let device = bob.fs.replica().device();
+    ada.fs.replica().set_role(&device, Role::Writer).expect("is made a writer");
+    exchange(&[&ada, &bob]);
+    open().expect("opens");
+    write().expect("is written");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("note"), b"changedead");
+    ada.fs.replica().set_role(&device, Role::Reader).expect("is made a reader");
+    write().expect("it has not heard of it");
+    exchange(&[&ada, &bob]);
+    assert!(matches!(write(), Err(FsError::ReadOnly(_))));
+    bob.fs.release(ino, true);
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
 }

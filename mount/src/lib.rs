@@ -9,5 +9,6 @@ mod attr;
 mod errno;
 pub mod notify;
 mod pool;
+pub mod role;
 pub mod session;
 pub mod share;

@@ -54,6 +54,14 @@ impl Published {
         self.now.lock().roles.iter().find(|(of, _)| of == device).map(|(_, role)| *role)
     }
 
+    /// Waits until a device may do something else than `role`; says what.
+    pub fn wait_for_other_role(&self, device: &DeviceId, role: Option<Role>) -> Option<Role> {
+        let mut now = self.now.lock();
+        let role_in = |now: &Now| now.roles.iter().find(|(of, _)| of == device).map(|of| of.1);
+        self.changed.wait_while(&mut now, |now| role_in(now) == role);
+        role_in(&now)
+    }
+
     /// Waits until this device is a member, at most `wait`. False if it is not even then.
     pub fn wait_for_role(&self, device: &DeviceId, wait: std::time::Duration) -> bool {
         let mut now = self.now.lock();

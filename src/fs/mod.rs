@@ -37,7 +37,7 @@ use crate::engine::{
 };
 use crate::env::Env;
 use crate::store::Store;
-use crate::types::{ChunkId, Ino, Name, Timestamp};
+use crate::types::{ChunkId, Ino, Name, Role, Timestamp};
 use cache::ChunkCache;
 use load::{Loaded, Miss};
 use space::{OP_BYTES, Space};
@@ -249,6 +249,14 @@ impl Filesystem {
     }
 }
 
+/// Why a device with this role can change nothing.
+pub fn why_read_only(role: Option<Role>) -> String {
+    match role {
+        None => "this device is not a member of the workspace".into(),
+        Some(_) => "this device is a reader of the workspace; an admin can make it a writer".into(),
+    }
+}
+
 impl Inner {
     /// Attempts `step` under the lock until it has all it needs.
     fn run<R>(
@@ -295,7 +303,7 @@ impl Inner {
     ) -> FsResult<R> {
         self.check_writable()?;
         let result = self.run(wait, |tree, loaded| {
-            Self::check_turn(tree)?;
+            self.check_turn(tree)?;
             step(tree, loaded)
         })?;
         self.commit.nudge(Urgency::Soon);
@@ -308,13 +316,25 @@ impl Inner {
         }
         match self.latched.get() {
             Some(why) => Err(FsError::ReadOnly(why.clone())),
-            None => Ok(()),
+            None => self.check_role(),
         }
     }
 
-    /// A change waits while another device's changes are merged: they may be of what it works on.
-    fn check_turn(tree: &Tree) -> Result<(), Stop> {
-        if tree.pending.held { Err(Miss::Room.into()) } else { Ok(()) }
+    /// Nothing that this device may not change is changed here: it would count nowhere else.
+    fn check_role(&self) -> FsResult<()> {
+        match self.replica.own_role() {
+            Some(role) if role.may_write() => Ok(()),
+            role => Err(FsError::ReadOnly(why_read_only(role))),
+        }
+    }
+
+    /// A change waits while another device's changes are merged: they may be of what it works on,
+    /// or of what this device may do.
+    fn check_turn(&self, tree: &Tree) -> Result<(), Stop> {
+        if tree.pending.held {
+            return Err(Miss::Room.into());
+        }
+        Ok(self.check_role()?)
     }
 
     /// Takes room for a change of names or attributes.

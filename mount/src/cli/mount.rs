@@ -239,6 +239,9 @@ fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session::mount(fs.clone(), &plan.dir, mount)
         .with_context(|| format!("mounting on {}", plan.dir.display()))?;
     session.watch(&fs)?;
+    if !mount.read_only {
+        tidefs_mount::role::follow(&fs, &plan.dir)?;
+    }
     heed_signals(session.unmounter(), plan.dir.clone(), share.clone())?;
     write_served(&plan.workspace, &plan.dir)?;
     if args.serving {

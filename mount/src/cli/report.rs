@@ -8,7 +8,9 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tidefs::engine::{self, Progress, Status};
 use tidefs::env::Env;
+use tidefs::types::Role;
 
+use super::share::role_name;
 use super::state::{Served, StateDir};
 
 /// `tidefs status`'s arguments.
@@ -47,23 +49,35 @@ struct Shown {
     #[serde(flatten)]
     status: Status,
     mounted: Option<Served>,
+    /// What this device may do, once it is known.
+    role: Option<&'static str>,
+    /// Why changes are refused, if they are.
+    read_only: Option<String>,
 }
 
 /// Shows one workspace.
 pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let name = state.find(args.workspace.as_deref())?;
-    let status = engine::status(&state.workspace(&name)?, &Env::real())?;
-    let shown = Shown { status, mounted: state.served(&name) };
+    let dir = state.workspace(&name)?;
+    let status = engine::status(&dir, &Env::real())?;
+    let role = engine::members(&dir, &Env::real())?.own().map(|own| own.role);
+    let read_only = (!role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role));
+    let role = role.map(role_name);
+    let shown = Shown { status, mounted: state.served(&name), role, read_only };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&shown)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Shown { status, mounted } = shown;
+    let Shown { status, mounted, role, read_only } = shown;
     let on_off = |on: bool| if on { "on" } else { "off" };
     println!("workspace    {} ({})", status.name, status.id);
     match mounted {
         Some(served) => println!("mounted      {} (process {})", served.dir.display(), served.pid),
         None => println!("mounted      no"),
+    }
+    println!("role         {}", role.unwrap_or("none"));
+    if let Some(why) = read_only {
+        println!("read-only    {why}");
     }
     println!("files        {}", HumanCount(status.counts.files));
     println!("versions     {}", HumanCount(status.counts.versions));

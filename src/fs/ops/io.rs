@@ -37,14 +37,14 @@ impl Filesystem {
     /// As `open(2)` of a file that exists.
     pub fn open_file(&self, ino: Ino, write: bool, truncate: bool, wait: Wait) -> FsResult<()> {
         let inner = &self.inner;
-        if truncate {
+        if write || truncate {
             inner.check_writable()?;
         }
         let now = inner.now();
         inner.run(wait, |tree, _| {
             tree.node(ino)?.expect_regular()?;
             if truncate {
-                Inner::check_turn(tree)?;
+                inner.check_turn(tree)?;
                 resize(tree, ino, 0, now);
             }
             let node = tree.node(ino)?;
@@ -107,7 +107,7 @@ impl Filesystem {
         let now = inner.now();
         let len_bytes = writing.data.len() as u64;
         inner.run(wait, |tree, _| {
-            Inner::check_turn(tree)?;
+            inner.check_turn(tree)?;
             let size = expect_local(tree, ino)?.rec.size_bytes;
             let offset = if writing.append { size } else { writing.offset };
             let end = end_of(offset, len_bytes)?;
