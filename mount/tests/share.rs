@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kit::{Mount, tidefs};
+use kit::{Mount, mount_again, tidefs};
+use tidefs::codec::{decode_ticket, encode_ticket};
+use tidefs::types::Ticket;
 
 /// How long a change may take to be seen on the other device, however busy the machine.
 const SEEN_WAIT: Duration = Duration::from_mins(1);
@@ -21,6 +23,17 @@ fn told(base: &Path, words: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
+/// Mounted again to listen on loopback alone, as the device `ada-desk`.
+fn listen(ada: &Mount) {
+    tidefs(ada.base(), &["umount", "point"]);
+    tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "--name", "ada-desk", "point"]);
+}
+
+fn ticket(ada: &Mount, more: &[&str]) -> String {
+    let ticket = told(ada.base(), &[&["invite", "point"], more].concat()).expect("a ticket");
+    ticket.trim().to_owned()
+}
+
 /// A second device, joined and mounted on `there` beside a state of its own.
 struct Joined {
     dir: tempfile::TempDir,
@@ -28,15 +41,18 @@ struct Joined {
 
 impl Joined {
     fn new(ada: &Mount) -> Self {
-        // Mounted again to listen on loopback alone.
-        tidefs(ada.base(), &["umount", "point"]);
-        tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "point"]);
-        let ticket = told(ada.base(), &["invite", "point"]).expect("a ticket");
+        Self::with_role(ada, "writer")
+    }
+
+    fn with_role(ada: &Mount, role: &str) -> Self {
+        listen(ada);
+        let ticket = ticket(ada, &["--role", role]);
         let dir = tempfile::tempdir().expect("a directory");
-        let words = ["join", ticket.trim(), "there", "-o", "listen=127.0.0.1:0"];
-        told(dir.path(), &words).expect("joins");
-        let again = told(dir.path(), &["join", ticket.trim(), "elsewhere"]);
-        assert!(again.expect_err("it is good once").contains("used already"));
+        let words = ["join", &ticket, "there", "--name", "bob-laptop", "-o", "listen=127.0.0.1:0"];
+        let said = told(dir.path(), &words).expect("joins");
+        let of_whom = format!("joined workspace \"point\" of ada-desk as {role}");
+        assert!(said.contains(&of_whom) && said.contains("called \"bob-laptop\""), "{said}");
+        assert!(said.contains("mounted on there"), "{said}");
         Self { dir }
     }
 
@@ -137,4 +153,120 @@ fn a_file_that_is_open_keeps_what_it_opened() {
     drop(open);
     seen("what the old handle wrote", || holds(&here.join("note"), b"opened, and gone on"));
     bob.stop();
+}
+
+fn devices(base: &Path, workspace: &str) -> Vec<serde_json::Value> {
+    let text = told(base, &["devices", "--json", workspace]).expect("is listed");
+    serde_json::from_str(&text).expect("a list")
+}
+
+fn device(base: &Path, workspace: &str, name: &str) -> serde_json::Value {
+    let mut rows = devices(base, workspace).into_iter();
+    rows.find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name} is listed"))
+}
+
+#[test]
+fn devices_are_listed_by_name_with_lag_and_last_sight_that_outlive_a_restart() {
+    let Some(ada) = Mount::new() else { return };
+    let bob = Joined::new(&ada);
+    fs::write(ada.point().join("note"), b"seen by both").expect("is written");
+    seen("the file", || holds(&bob.point().join("note"), b"seen by both"));
+    let on_bobs = device(bob.dir.path(), "there", "ada-desk");
+    assert_eq!((&on_bobs["role"], &on_bobs["own"]), (&"admin".into(), &false.into()));
+    seen("both in step", || {
+        let row = device(ada.base(), "point", "bob-laptop");
+        row["connected"] == true && row["path"]["kind"] == "direct" && row["lag_ops"] == 0
+    });
+    bob.stop();
+    seen("bob's leaving", || device(ada.base(), "point", "bob-laptop")["connected"] == false);
+    tidefs(ada.base(), &["umount", "point"]);
+    tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "point"]);
+    for n in 0..3 {
+        fs::create_dir(ada.point().join(format!("while bob is away {n}"))).expect("is made");
+    }
+    seen("what bob lacks", || device(ada.base(), "point", "bob-laptop")["lag_ops"] == 3);
+    let row = device(ada.base(), "point", "bob-laptop");
+    assert!(row["last_seen_unix_s"].as_i64() > Some(0) && row["lag_s"].is_u64(), "{row}");
+    assert!(row["path"].is_null(), "{row}");
+    let text = told(ada.base(), &["devices", "point"]).expect("is listed");
+    let line = text.lines().find(|line| line.starts_with("bob-laptop")).expect("a line");
+    assert!(line.contains("writer") && line.contains(" ago") && line.contains("3 ops"), "{text}");
+}
+
+#[test]
+fn a_readers_mount_is_read_only_and_says_why() {
+    let Some(ada) = Mount::new() else { return };
+    fs::write(ada.point().join("note"), b"to be read").expect("is written");
+    let bob = Joined::with_role(&ada, "reader");
+    let there = bob.point();
+    seen("the file", || holds(&there.join("note"), b"to be read"));
+    let refused = [
+        fs::write(there.join("new"), b"x"),
+        fs::write(there.join("note"), b"x"),
+        fs::create_dir(there.join("d")),
+        fs::remove_file(there.join("note")),
+        fs::rename(there.join("note"), there.join("other")),
+        fs::set_permissions(
+            there.join("note"),
+            fs::metadata(&there).expect("it is there").permissions(),
+        ),
+    ];
+    for (index, result) in refused.into_iter().enumerate() {
+        let error = result.expect_err("a reader changes nothing");
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS), "change {index}");
+    }
+    let status = told(bob.dir.path(), &["status", "there"]).expect("is told");
+    assert!(status.contains("role         reader") && status.contains("an admin can"), "{status}");
+    if rustix::process::geteuid().is_root() {
+        seen("the kernel's flag", || {
+            let flags = rustix::fs::statvfs(&there).expect("it is mounted").f_flag;
+            flags.contains(rustix::fs::StatVfsMountFlags::RDONLY)
+        });
+    }
+    fs::write(ada.point().join("note"), b"changed").expect("ada may");
+    seen("the edit", || holds(&there.join("note"), b"changed"));
+    bob.stop();
+    bob.start();
+    assert_eq!(fs::read(there.join("note")).expect("reads"), b"changed");
+    bob.stop();
+    told(bob.dir.path(), &["verify", "there"]).expect("is whole");
+}
+
+#[test]
+fn a_ticket_that_is_no_good_is_refused_with_the_reason() {
+    let Some(ada) = Mount::new() else { return };
+    listen(&ada);
+    let home = tempfile::tempdir().expect("a directory");
+    let refused = |ticket: &str, expected: &str| {
+        let error = told(home.path(), &["join", ticket]).expect_err(expected);
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert!(!home.path().join("state/point").exists(), "nothing is left of it: {expected}");
+    };
+    let good = ticket(&ada, &[]);
+    refused("docaaacbpq5x", "not a ticket of tidefs");
+    refused(&good[..good.len() - 2], "damaged or incomplete");
+    let again = |change: &dyn Fn(&mut Ticket)| {
+        let mut ticket = decode_ticket(&good, 0).expect("a ticket");
+        change(&mut ticket);
+        encode_ticket(&ticket)
+    };
+    refused(&again(&|ticket| ticket.workspace.0[0] ^= 1), "does not serve this workspace");
+    refused(&again(&|ticket| ticket.token.0[0] ^= 1), "not known there");
+    refused(&again(&|ticket| ticket.expires_unix_s = 1), "expired");
+    // Its time is over by the clock of the device that made it.
+    let brief = ticket(&ada, &["--expires", "1"]);
+    std::thread::sleep(Duration::from_millis(1_100));
+    refused(&brief, "expired");
+    let mut late = decode_ticket(&brief, 0).expect("a ticket");
+    late.expires_unix_s += 3600;
+    refused(&encode_ticket(&late), "has expired");
+    let mut words = vec!["join", &good, "--workspace", "first", "--name", "no/name"];
+    assert!(told(home.path(), &words).expect_err("a bad name").contains("cannot name a device"));
+    words.truncate(4);
+    told(home.path(), &words).expect("it is good once");
+    refused(&good, "used already");
+    let unused = ticket(&ada, &[]);
+    tidefs(ada.base(), &["umount", "point"]);
+    refused(&unused, "asking the device that made the ticket");
+    mount_again(ada.base());
 }
