@@ -36,12 +36,15 @@ pub fn status(dir: &Path, env: &Env) -> Result<Status, EngineError> {
     let settings = Workspace::settings(dir, env)?;
     let store = Store::look(dir, env)?;
     let space = store.free_space()?;
+    let counts = store.counts()?;
+    // The root has no name of a user's.
+    let counts = Counts { files: counts.files.saturating_sub(1), ..counts };
     Ok(Status {
         name: settings.name,
         id: settings.workspace.to_string(),
         encryption: settings.encryption,
         compression: settings.compression,
-        counts: store.counts()?,
+        counts,
         disk_free_bytes: space.available_bytes,
         disk_total_bytes: space.total_bytes,
     })
