@@ -31,6 +31,8 @@ pub struct NetState {
     pub device: String,
     /// Where it can be reached, while it can.
     pub addresses: Addresses,
+    /// The relays that it was told to use.
+    pub relays: Vec<String>,
     /// The port that it listens at, taken again the next time.
     pub port: Option<u16>,
     /// Members, by their hexadecimal digits.
@@ -148,8 +150,13 @@ impl Fetch for Fetcher {
 }
 
 impl Share {
-    /// Of a workspace whose state is in `dir`. Nothing runs yet.
-    pub fn new(fs: Filesystem, dir: &Path, options: ShareOptions) -> Self {
+    /// Of a workspace whose state is in `dir`. Nothing runs yet, whatever a process that was killed
+    /// has left told.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn new(fs: Filesystem, dir: &Path, options: ShareOptions) -> anyhow::Result<Self> {
+        stop_telling(dir)?;
         let inner = Inner {
             fs,
             dir: dir.to_owned(),
@@ -158,7 +165,7 @@ impl Share {
             ending: Mutex::new(false),
             wake: Condvar::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Listens and replicates, unless it does already.
@@ -194,14 +201,19 @@ impl Share {
                 tracing::warn!("{error:#}");
             }
             handle.finish();
-            let mut state = NetState::read(&self.inner.dir);
-            state.addresses = Addresses::default();
-            state.peers.values_mut().for_each(|peer| (peer.connected, peer.way) = (false, None));
-            if let Err(error) = state.write(&self.inner.dir) {
+            if let Err(error) = stop_telling(&self.inner.dir) {
                 tracing::warn!("{error:#}");
             }
         }
     }
+}
+
+/// No process listens; what is known of the members stays.
+fn stop_telling(dir: &Path) -> anyhow::Result<()> {
+    let before = NetState::read(dir);
+    let mut state = NetState { addresses: Addresses::default(), ..before.clone() };
+    state.peers.values_mut().for_each(|peer| (peer.connected, peer.way) = (false, None));
+    if state == before { Ok(()) } else { state.write(dir) }
 }
 
 impl Inner {
@@ -266,7 +278,8 @@ impl Inner {
             let state = peer_state(peer, peers.get(&id));
             peers.insert(id, state);
         }
-        let state = NetState { device: own.to_string(), addresses, port, peers };
+        let relays = self.options.relays.clone();
+        let state = NetState { device: own.to_string(), addresses, relays, port, peers };
         if state == before { Ok(()) } else { state.write(&self.dir) }
     }
 }

@@ -270,3 +270,18 @@ fn a_ticket_that_is_no_good_is_refused_with_the_reason() {
     refused(&unused, "asking the device that made the ticket");
     mount_again(ada.base());
 }
+
+#[test]
+fn an_invitation_after_a_kill_leads_to_the_process_that_serves_now() {
+    let Some(ada) = Mount::new() else { return };
+    ticket(&ada, &[]);
+    let status = told(ada.base(), &["status", "--json", "point"]).expect("is told");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let pid = i32::try_from(status["mounted"]["pid"].as_i64().expect("a number")).expect("small");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+    mount_again(ada.base());
+    let second = ticket(&ada, &[]);
+    let home = tempfile::tempdir().expect("a directory");
+    told(home.path(), &["join", &second]).expect("somebody listens");
+}

@@ -227,7 +227,7 @@ fn check_mount_point(dir: &Path) -> anyhow::Result<()> {
 
 fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let fs = open(plan)?;
-    let share = Share::new(fs.clone(), &plan.workspace, plan.options.share.clone());
+    let share = Share::new(fs.clone(), &plan.workspace, plan.options.share.clone())?;
     let hears = begin_sharing(&fs, &share);
     if let Err(error) = hears {
         share.finish();

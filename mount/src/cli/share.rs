@@ -139,7 +139,14 @@ fn listening(dir: &Path, served: &Served) -> anyhow::Result<NetState> {
     let mut waited = Duration::ZERO;
     loop {
         let net = NetState::read(dir);
-        if !net.addresses.is_empty() {
+        // A relay's answer comes later than the first socket.
+        let wants_relay = !net.relays.is_empty() && net.addresses.relays.is_empty();
+        if !net.addresses.is_empty() && (!wants_relay || waited >= LISTEN_WAIT) {
+            if wants_relay {
+                eprintln!(
+                    "No relay answers: the ticket leads to this device's own addresses only."
+                );
+            }
             return Ok(net);
         }
         ensure!(
@@ -147,7 +154,7 @@ fn listening(dir: &Path, served: &Served) -> anyhow::Result<NetState> {
             "the process that serves the mount (process {}) does not listen; its log says why",
             served.pid
         );
-        if waited.is_zero() {
+        if waited.is_zero() && net.addresses.is_empty() {
             let pid = rustix::process::Pid::from_raw(served.pid).context("it has no number")?;
             rustix::process::kill_process(pid, rustix::process::Signal::USR1)?;
         }
