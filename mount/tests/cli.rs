@@ -89,6 +89,7 @@ fn a_workspace_is_served_by_one_process_and_shows_where() {
     let Some(mount) = Mount::new() else { return };
     let base = mount.base();
     fs::write(mount.point().join("file"), b"content").expect("writes");
+    fs::File::open(mount.point().join("file")).expect("opens").sync_all().expect("syncs");
     assert!(told(base, &["status", "point"]).contains("files        1\n"), "the root is none");
     assert!(told(base, &["list"]).contains("point\t"));
     assert!(refused(base, &["mount", "point"]).contains("already"));
