@@ -579,10 +579,12 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        const BOTH: i32 = libc::XATTR_CREATE | libc::XATTR_REPLACE;
         let mode = match flags {
             libc::XATTR_CREATE => XattrMode::Create,
             libc::XATTR_REPLACE => XattrMode::Replace,
             0 => XattrMode::Set,
+            BOTH => XattrMode::CreateAndReplace,
             _ => return reply.error(Errno::EINVAL),
         };
         let (number, name, value) = (ino(number), own(name), value.to_vec());

@@ -125,6 +125,8 @@ pub enum XattrMode {
     Create,
     /// `XATTR_REPLACE`.
     Replace,
+    /// Both, which nothing meets: the error says which of them failed.
+    CreateAndReplace,
 }
 
 /// One row of a directory listing.

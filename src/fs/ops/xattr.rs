@@ -72,8 +72,12 @@ impl Filesystem {
         self.inner.run_change(wait, |tree, _| {
             let rec = &tree.node(ino)?.rec;
             match (mode, rec.xattrs.contains_key(name)) {
-                (XattrMode::Create, true) => return Err(FsError::Exists.into()),
-                (XattrMode::Replace, false) => return Err(FsError::NoXattr.into()),
+                (XattrMode::Create | XattrMode::CreateAndReplace, true) => {
+                    return Err(FsError::Exists.into());
+                }
+                (XattrMode::Replace | XattrMode::CreateAndReplace, false) => {
+                    return Err(FsError::NoXattr.into());
+                }
                 _ => {}
             }
             let is_other = |key: &[u8]| key != name && !is_reserved(key);
