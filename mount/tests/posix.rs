@@ -205,6 +205,56 @@ fn fallocate_extends_or_keeps_the_length() {
 }
 
 #[test]
+fn every_allocation_is_a_change_of_the_file_as_on_ext4() {
+    use std::os::unix::fs::MetadataExt;
+    let keep = FallocateFlags::KEEP_SIZE;
+    let kinds = [
+        FallocateFlags::empty(),
+        keep,
+        keep | FallocateFlags::PUNCH_HOLE,
+        keep | FallocateFlags::ZERO_RANGE,
+    ];
+    on_mount(
+        move |dir| {
+            let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+            for (index, kind) in kinds.into_iter().enumerate() {
+                let path = dir.join(index.to_string());
+                fs::write(&path, vec![7; 10_000]).expect("writes");
+                let file = File::options().write(true).open(&path).expect("opens");
+                file.set_modified(old).expect("sets");
+                // Beyond the end, where no byte changes, but for the first.
+                let offset = if index == 0 { 0 } else { 20_000 };
+                rustix::fs::fallocate(&file, kind, offset, 4096).expect("allocates");
+                let meta = file.metadata().expect("stats");
+                assert_eq!(meta.len(), 10_000);
+                assert!(meta.mtime() > 1 && meta.ctime() > 1, "kind {index}");
+            }
+        },
+        |dir| {
+            for index in 0..4 {
+                assert!(fs::metadata(dir.join(index.to_string())).expect("stats").mtime() > 1);
+            }
+        },
+    );
+}
+
+#[test]
+fn an_attribute_cannot_be_created_and_replaced_at_once() {
+    on_mount(
+        |dir| {
+            let path = dir.join("f");
+            File::create_new(&path).expect("creates");
+            let both = XattrFlags::CREATE | XattrFlags::REPLACE;
+            let set = |flags| rustix::fs::setxattr(&path, "user.a", b"1", flags);
+            assert_eq!(set(both), Err(Errno::NODATA));
+            set(XattrFlags::empty()).expect("sets");
+            assert_eq!(set(both), Err(Errno::EXIST));
+        },
+        |_| (),
+    );
+}
+
+#[test]
 fn copy_file_range_copies_a_large_file_without_storing_it_twice() {
     let Some(mount) = Mount::new() else { return };
     let dir = mount.point();

@@ -133,7 +133,8 @@ pub fn without_set_id(mode: u32) -> u32 {
     mode & !0o4000 & if group_executes { !0o2000 } else { !0 }
 }
 
-fn set_times(tree: &mut Tree, ino: Ino, change: &SetAttr, now: Timestamp) {
+/// Sets times, and tells others of the file's own.
+pub fn set_times(tree: &mut Tree, ino: Ino, change: &SetAttr, now: Timestamp) {
     let node = tree.change(ino);
     let at = |time: SetTime| match time {
         SetTime::Now => now,

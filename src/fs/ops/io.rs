@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::super::body::Body;
 use super::super::load::{Loaded, Miss};
 use super::super::tree::{Node, Tree};
-use super::super::{Allocate, Filesystem, FsError, FsResult, Inner, Seek, Stop, Wait};
+use super::super::{
+    Allocate, Filesystem, FsError, FsResult, Inner, Seek, SetAttr, SetTime, Stop, Wait,
+};
 use super::ALLOCATION_BYTES;
-use super::attrs::{resize, without_set_id};
+use super::attrs::{resize, set_times, without_set_id};
 use crate::chunk;
 use crate::engine::Urgency;
 use crate::types::limits::FILE_BYTES_MAX;
@@ -153,6 +155,7 @@ impl Filesystem {
             let size = expect_local(tree, ino)?.rec.size_bytes;
             let (grows, zeroes) = match how {
                 Allocate::Reserve { keep_size } => {
+                    inner.take_op_room(tree)?;
                     inner.take_room(len_bytes, tree)?;
                     (!keep_size, false)
                 }
@@ -165,10 +168,11 @@ impl Filesystem {
             let node = tree.change(ino);
             if grows && end > size {
                 node.rec.size_bytes = end;
-                node.rec.mtime = now;
                 node.body.as_mut().expect("expect_body has loaded it").changed = true;
             }
-            node.rec.ctime = now;
+            // As ext4: every allocation counts as a change, even where no byte does.
+            let times = SetAttr { mtime: Some(SetTime::Now), ..SetAttr::default() };
+            set_times(tree, ino, &times, now);
             Ok(())
         })
     }
