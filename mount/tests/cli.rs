@@ -356,3 +356,29 @@ fn a_user_namespace_of_ones_own_is_enough_to_mount() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.ends_with("inside\n"), "{out}{error}");
 }
+
+#[test]
+fn verify_names_the_file_and_version_of_a_damaged_chunk() {
+    let Some(mount) = Mount::new() else { return };
+    let base = mount.base();
+    fs::create_dir(mount.point().join("papers")).expect("creates");
+    let noise: Vec<u8> =
+        (0..75_000_u32).flat_map(|n| n.wrapping_mul(n).rotate_left(7).to_le_bytes()).collect();
+    fs::write(mount.point().join("papers/thesis.odt"), noise).expect("writes");
+    fs::write(mount.point().join("whole"), vec![1; 100_000]).expect("writes");
+    tidefs(base, &["umount", "point"]);
+    let segment = base.join("state/point/segments/00000000.seg");
+    let segment =
+        if segment.exists() { segment } else { base.join("state/point/segments/00000001.seg") };
+    let mut bytes = fs::read(&segment).expect("reads");
+    bytes[5_000] ^= 1;
+    fs::write(&segment, bytes).expect("writes");
+    let output = run(base, &["verify", "point"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(!output.status.success(), "{text}");
+    let line = text.lines().next().expect("a problem");
+    assert!(line.starts_with("papers/thesis.odt, version of 20"), "{text}");
+    assert!(line.contains(" UTC: chunk ") && line.contains("from a backup"), "{text}");
+    assert!(!text.contains("run `tidefs verify`") && text.contains("1 problems"), "{text}");
+    mount_again(base);
+}

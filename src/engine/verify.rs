@@ -18,7 +18,7 @@ use crate::keys::Chain;
 use crate::store::{Commit, Store, StoreError, Sync, Tally, Writer};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::{
-    ChunkId, ChunkRef, Content, DeviceId, FileId, Ino, Kind, NodeRecord, VersionRecord,
+    ChunkId, ChunkRef, Content, DeviceId, FileId, Hlc, Ino, Kind, NodeRecord, VersionRecord,
 };
 
 const PAGE_ROWS: usize = 1024;
@@ -83,6 +83,8 @@ impl VerifyReport {
     }
 }
 
+/// Directories above a file, for its path in a report.
+const DEPTH_MAX: usize = 4096;
 const RESTORE: &str = "restore the file from a backup, or remove it";
 const REPAIR: &str = "run `tidefs verify --repair`";
 
@@ -92,6 +94,10 @@ struct Verifier<'a> {
     workspace: OpenWorkspace,
     repair: bool,
     report: VerifyReport,
+    /// Chunks that do not read back, why, and whether a version was found that names them.
+    damaged: HashMap<ChunkId, (String, bool)>,
+    /// Where files with a damaged chunk stand.
+    paths: HashMap<FileId, String>,
     progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -113,6 +119,8 @@ pub fn verify(
         workspace,
         repair,
         report: VerifyReport::default(),
+        damaged: HashMap::new(),
+        paths: HashMap::new(),
         progress,
     };
     verifier.database()?;
@@ -146,11 +154,20 @@ impl Verifier<'_> {
             after = Some(*last);
             for id in &page {
                 if let Err(error) = self.store.read_chunk(id) {
-                    self.report.add(error.to_string(), RESTORE, false);
+                    self.damage(*id, &error);
                 }
                 self.report.chunks += 1;
             }
             (self.progress)(Progress { what: "chunks", done: self.report.chunks, total });
+        }
+    }
+
+    /// Which file it is of is found out with the versions.
+    fn damage(&mut self, id: ChunkId, error: &StoreError) {
+        if self.damaged.len() < PROBLEMS_MAX {
+            self.damaged.insert(id, (error.finding(), false));
+        } else {
+            self.report.add(error.finding(), RESTORE, false);
         }
     }
 
@@ -164,12 +181,20 @@ impl Verifier<'_> {
             for (file, id, record) in page {
                 self.report.versions += 1;
                 let found = match record {
-                    Ok(record) => self.version(file, &record),
-                    Err(error) => Err(error.into()),
+                    Ok(record) => {
+                        let found = self.version(file, &record);
+                        found.map_err(|error| (error, Some(record.hlc)))
+                    }
+                    Err(error) => Err((error.into(), None)),
                 };
-                if let Err(error) = found {
-                    let (file, seq) = (file.packed(), id.0.seq());
-                    let what = format!("version {seq} of file {file}: {error}");
+                let wrong = match found {
+                    Ok(damaged) => damaged,
+                    Err((EngineError::Store(error), clock)) => vec![(error.finding(), clock)],
+                    Err((error, clock)) => vec![(error.to_string(), clock)],
+                };
+                for (why, clock) in wrong {
+                    let of = clock.map_or_else(|| id.0.seq().to_string(), moment);
+                    let what = format!("{}, version of {of}: {why}", self.path(file));
                     self.report.add(what, RESTORE, false);
                 }
             }
@@ -177,15 +202,25 @@ impl Verifier<'_> {
         }
     }
 
-    /// Follows a version's references and marks the chunks that it names.
-    fn version(&mut self, file: FileId, record: &VersionRecord) -> Result<(), EngineError> {
+    /// Follows a version's references and marks the chunks that it names; says which of them are
+    /// damaged.
+    fn version(
+        &mut self,
+        file: FileId,
+        record: &VersionRecord,
+    ) -> Result<Vec<(String, Option<Hlc>)>, EngineError> {
         let mut ids: Vec<ChunkId> = Vec::new();
+        let mut found = Vec::new();
         match &record.content {
             Content::Inline(_) => {}
             Content::Chunk(chunk) => ids.push(chunk.id),
             Content::Manifest(root) => {
                 let (store, sealer) = (&self.store, &self.workspace.sealer);
-                references(root, sealer, store, &mut ids)?;
+                let followed = references(root, sealer, store, &mut ids);
+                if let Err(EngineError::Store(StoreError::CorruptChunk { chunk, .. })) = &followed {
+                    self.damaged.entry(*chunk).and_modify(|damage| damage.1 = true);
+                }
+                followed?;
             }
             Content::Patch { base, .. } => {
                 if self.store.version(file, *base)?.is_none() {
@@ -200,8 +235,43 @@ impl Verifier<'_> {
                 return Err(EngineError::Store(StoreError::MissingChunk(id)));
             }
             self.writer.sweep_mark(&id)?;
+            if let Some((why, is_named)) = self.damaged.get_mut(&id) {
+                *is_named = true;
+                found.push((why.clone(), Some(record.hlc)));
+            }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Where a file stands, from the root on; of several names, one.
+    fn path(&mut self, file: FileId) -> String {
+        if let Some(path) = self.paths.get(&file) {
+            return path.clone();
+        }
+        let path = match self.climb(file) {
+            Ok(Some(path)) => path,
+            Ok(None) | Err(_) => format!("file {}, which has no name now", file.packed()),
+        };
+        if self.paths.len() < PROBLEMS_MAX {
+            self.paths.insert(file, path.clone());
+        }
+        path
+    }
+
+    fn climb(&self, file: FileId) -> Result<Option<String>, StoreError> {
+        let mut ino = self.store.face(file)?;
+        let mut names = Vec::new();
+        while ino != Ino::ROOT {
+            let Some((parent, name)) = self.store.name_of(ino)? else { return Ok(None) };
+            names.push(name.to_string());
+            // A damaged store may hold a circle.
+            if names.len() > DEPTH_MAX {
+                return Ok(None);
+            }
+            ino = parent;
+        }
+        names.reverse();
+        Ok(Some(names.join("/")))
     }
 
     fn tree(&mut self) -> Result<(), EngineError> {
@@ -345,11 +415,24 @@ impl Verifier<'_> {
     fn unnamed(&mut self) -> Result<(), EngineError> {
         let (chunks, bytes) = self.writer.sweep_unmarked()?;
         (self.report.unnamed_chunks, self.report.unnamed_bytes) = (chunks, bytes);
-        if self.repair && chunks > 0 && self.report.is_clean() {
+        let is_swept = self.repair && chunks > 0 && self.report.is_clean();
+        if is_swept {
             self.writer.sweep_remove()?;
+        }
+        for (why, is_named) in std::mem::take(&mut self.damaged).into_values() {
+            if !is_named {
+                self.report.add(format!("{why}; nothing names it"), REPAIR, is_swept);
+            }
         }
         Ok(())
     }
+}
+
+/// A clock's time, to the second.
+fn moment(clock: Hlc) -> String {
+    let micros = i64::try_from(clock.0).unwrap_or(i64::MAX);
+    let moment = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
+    moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn expected_links(ino: Ino, record: &NodeRecord, tally: &Tally) -> u32 {

@@ -61,6 +61,12 @@ pub enum Remedy {
 }
 
 impl StoreError {
+    /// What is wrong, without what to do about it: for those who do it.
+    pub fn finding(&self) -> String {
+        let text = self.to_string();
+        text.strip_suffix("; run `tidefs verify`").unwrap_or(&text).to_owned()
+    }
+
     /// What helps.
     pub fn remedy(&self) -> Remedy {
         match self {

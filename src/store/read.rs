@@ -117,6 +117,21 @@ impl Store {
         })
     }
 
+    /// A name of a node, and the directory that it is in; reads all entries if need be.
+    ///
+    /// # Errors
+    /// As [`Store::node`].
+    pub fn name_of(&self, ino: Ino) -> Result<Option<(Ino, Name)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT parent, hash, entry, place, ino, kind, name FROM entry
+                 WHERE ino = ?1 LIMIT 1",
+            )?;
+            let entry = select.query_row([signed(ino.0)], entry_row).optional()?.transpose()?;
+            Ok(entry.map(|entry| (entry.parent, entry.name)))
+        })
+    }
+
     /// One version of a file.
     ///
     /// # Errors
