@@ -382,3 +382,25 @@ fn verify_names_the_file_and_version_of_a_damaged_chunk() {
     assert!(!text.contains("run `tidefs verify`") && text.contains("1 problems"), "{text}");
     mount_again(base);
 }
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_without_a_word() {
+    let Some(mount) = Mount::new() else { return };
+    let base = mount.base();
+    for words in [&["status", "point"][..], &["list"], &["devices", "point"], &["man"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidefs"));
+        command.current_dir(base).arg("--state").arg(base.join("state")).args(words);
+        let output = command.stdout(writer).output().expect("the program starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.is_empty(), "{words:?}: {error}");
+        assert!(!output.status.success(), "{words:?} has written somewhere");
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidefs"));
+    command.current_dir(base).args(["--state", "state", "mount", "second"]).stdout(writer);
+    assert!(command.status().expect("runs").success(), "a mount goes on");
+    tidefs(base, &["umount", "second"]);
+}

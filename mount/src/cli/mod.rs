@@ -73,6 +73,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(arguments) => Cli::parse_from(arguments?),
         None => Cli::parse(),
     };
+    if !matches!(cli.command, Command::Mount(_) | Command::Join(_) | Command::Umount(_)) {
+        end_with_the_reader()?;
+    }
     let state = || StateDir::open(cli.state.as_deref());
     match cli.command {
         Command::Mount(args) => mount::run(&args, cli.state.as_deref()),
@@ -104,6 +107,15 @@ fn man(out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         std::io::stdout().write_all(&page)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Commands that only tell end when nobody reads any more, as programs do (`SIGPIPE`), rather than
+/// fail over the next line. Those that do something go on, see [`say`].
+fn end_with_the_reader() -> anyhow::Result<()> {
+    use std::sync::{Arc, atomic::AtomicBool};
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)?;
+    Ok(())
 }
 
 /// Tells what was done. What a closed pipe does not hear is not said: the work goes on.

@@ -35,7 +35,7 @@ pub fn run(args: &UmountArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let dir = std::path::absolute(&args.dir)?;
     if is_stale(&dir) {
         detach_mount(&dir)?;
-        println!("cleaned a mount whose process is gone");
+        super::say("cleaned a mount whose process is gone");
         return Ok(ExitCode::SUCCESS);
     }
     match mounted_type(&dir) {
