@@ -84,7 +84,10 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, CodecError> {
     if !reader.0.is_empty() {
         return Err(malformed("bytes follow its end"));
     }
-    if count == 0 || count as usize > BATCH_OPS_MAX || seq == 0 {
+    let is_in_range = (1..=BATCH_OPS_MAX).contains(&(count as usize))
+        && (1..=OpId::SEQ_MAX - u64::from(count) + 1).contains(&seq)
+        && hlc.0.checked_add(u64::from(count)).is_some();
+    if !is_in_range {
         return Err(malformed("its numbers are out of bounds"));
     }
     Ok(Batch { journal, seq, count, hlc, epoch, previous, frontier_delta, sealed_ops, signature })
@@ -212,6 +215,23 @@ mod tests {
             assert!(decode_batch(&encoded[..len]).is_err(), "{len} bytes");
         }
         assert!(decode_batch(&[encoded, vec![0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_batch_whose_numbers_leave_their_range_is_refused() {
+        let last = OpId::SEQ_MAX - 2;
+        assert!(decode_batch(&encode_batch(&Batch { seq: last, ..batch() })).is_ok());
+        let wrong = [
+            Batch { seq: last + 1, ..batch() },
+            Batch { seq: u64::MAX, ..batch() },
+            Batch { seq: 0, ..batch() },
+            Batch { count: 0, ..batch() },
+            Batch { count: u32::MAX, ..batch() },
+            Batch { hlc: Hlc(u64::MAX - 1), ..batch() },
+        ];
+        for batch in wrong {
+            assert!(decode_batch(&encode_batch(&batch)).is_err(), "{batch:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::types::limits::{
     DEVICE_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRONTIER_DEVICES_MAX, NAME_BYTES_MAX,
     RELAY_URL_BYTES_MAX, SEALED_BYTES_MAX, STRANGER_FRAME_BYTES_MAX,
 };
-use crate::types::{Addresses, ChunkRequest, DeviceId, DeviceName, Frame, Hlc};
+use crate::types::{Addresses, ChunkRequest, DeviceId, DeviceName, Frame, Hlc, OpId};
 
 const FRAME_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -148,7 +148,7 @@ pub fn batch_span(encoded: &[u8]) -> Result<BatchSpan, CodecError> {
     let last_seq = first_seq
         .checked_add(u64::from(u32::from_le_bytes(*count)))
         .and_then(|end| end.checked_sub(1))
-        .filter(|last| *last >= first_seq)
+        .filter(|last| (first_seq..=OpId::SEQ_MAX).contains(last))
         .ok_or_else(|| malformed("batch", "its numbers are out of range"))?;
     let hlc = Hlc(u64::from_le_bytes(*hlc));
     Ok(BatchSpan { journal: DeviceId(*journal), first_seq, last_seq, hlc })

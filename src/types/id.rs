@@ -33,6 +33,8 @@ impl TryFrom<(u16, u64)> for OpId {
 
 impl OpId {
     const SEQ_BITS: u32 = 48;
+    /// The greatest number of an op in its journal.
+    pub const SEQ_MAX: u64 = (1 << Self::SEQ_BITS) - 1;
 
     /// Op `seq` (from 1) of the journal numbered `journal` here.
     ///
@@ -53,7 +55,7 @@ impl OpId {
 
     /// The op's number within its journal, from 1.
     pub fn seq(self) -> u64 {
-        self.0 & ((1 << Self::SEQ_BITS) - 1)
+        self.0 & Self::SEQ_MAX
     }
 
     /// The packed form, as stored.
