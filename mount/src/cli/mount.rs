@@ -41,7 +41,8 @@ pub struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// Options as `mount(8)` has them: `allow_other`, `ro`, `noatime`, …
+    /// Options as `mount(8)` has them: `allow_other`, `ro`, `noatime`, …; to meet other devices:
+    /// `listen=ADDRESS:PORT`, `lan` (look for them on the local network), `relay=URL` (of yours)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Make the workspace without encryption (when it is made)
