@@ -252,7 +252,7 @@ impl Filesystem {
 /// Why a device with this role can change nothing.
 pub fn why_read_only(role: Option<Role>) -> String {
     match role {
-        None => "this device is not a member of the workspace".into(),
+        None => "this device is no member of the workspace, or has not heard that it is".into(),
         Some(_) => "this device is a reader of the workspace; an admin can make it a writer".into(),
     }
 }
