@@ -260,7 +260,10 @@ pub fn devices(args: &DevicesArgs, state: &StateDir) -> anyhow::Result<ExitCode>
     let is_served = state.served(&name).is_some();
     let mut rows = Vec::with_capacity(known.members.len());
     for member in &known.members {
-        let peer = net.peers.get(&member.device.to_string()).cloned().unwrap_or_default();
+        let mut peer = net.peers.get(&member.device.to_string()).cloned().unwrap_or_default();
+        if member.is_own {
+            peer.addresses.clone_from(&net.addresses);
+        }
         rows.push(row(member, peer, &known, (now_s, is_served))?);
     }
     if args.json {
