@@ -102,6 +102,8 @@ pub enum DraftTarget {
         id: VersionId,
         /// The head before.
         parent: Option<VersionId>,
+        /// Heads beside it that a person has decided against.
+        resolved: Vec<VersionId>,
         /// The head before, if history need not keep it.
         replaces: Option<VersionId>,
         /// History need not keep this one either.
@@ -275,7 +277,7 @@ impl Committer {
             for reply in asked.syncs {
                 reply(result.as_ref().copied().map_err(EngineError::summary));
             }
-            if self.merger.has_own_to_fold()
+            if self.merger.needs_a_round()
                 && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
             {
                 tracing::warn!("this device's own changes wait to be merged: {error}");
@@ -360,7 +362,7 @@ impl Committer {
             if let DraftTarget::Version { file, detached, .. } = draft.target {
                 let shared = self.merger.is_shared() && !detached;
                 if let Some(Op::Write { parents, .. }) = writes.last_mut().filter(|_| shared) {
-                    merger::add(parents, self.merger.heads(file)?);
+                    merger::add(parents, self.merger.stands_for(file, parents)?);
                 }
             }
             stored.push(settled);
@@ -451,7 +453,8 @@ impl Committer {
 /// A document that an editor's save has put under another number.
 fn saved_face((ino, record): &(Ino, Option<NodeRecord>)) -> Option<(FileId, Option<Ino>)> {
     let file = record.as_ref().filter(|record| record.nlink > 0)?.file?;
-    (Ino::from(file) != *ino).then_some((file, Some(*ino)))
+    let is_sibling = record.as_ref()?.company.as_ref().is_some_and(|c| c.sibling.is_some());
+    (Ino::from(file) != *ino && !is_sibling).then_some((file, Some(*ino)))
 }
 
 /// The head that a patch can be laid over, where one will do: a sync waits, and the change is
@@ -503,11 +506,13 @@ fn record_version(draft: &TakenDraft, content: Content, commit: &mut Commit, wri
     let size_bytes = draft.size_bytes;
     match draft.target {
         DraftTarget::Nameless | DraftTarget::Fold { .. } => {}
-        DraftTarget::Version { file, id, parent, replaces, interim, mtime, .. } => {
+        DraftTarget::Version {
+            file, id, parent, ref resolved, replaces, interim, mtime, ..
+        } => {
             let is_base =
                 matches!(&content, Content::Patch { base, .. } if Some(*base) == replaces);
             commit.versions_removed.extend(replaces.filter(|_| !is_base).map(|old| (file, old)));
-            let parents = parent.into_iter().collect();
+            let parents = parent.into_iter().chain(resolved.iter().copied()).collect();
             let hlc = Hlc::default();
             let record =
                 VersionRecord { hlc, size_bytes, mtime, content: content.clone(), interim };

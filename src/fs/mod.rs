@@ -37,7 +37,7 @@ use crate::engine::{
 };
 use crate::env::Env;
 use crate::store::Store;
-use crate::types::{ChunkId, Ino, Name, Timestamp};
+use crate::types::{ChunkId, ConflictResolution, Ino, Name, Timestamp};
 use cache::ChunkCache;
 use load::{Loaded, Miss};
 use space::{OP_BYTES, Space};
@@ -84,11 +84,18 @@ pub struct Options {
     pub memory_bytes_max: u64,
     /// What this device is called.
     pub device_name: String,
+    /// What becomes of files that were changed on two devices apart.
+    pub conflict_resolution: ConflictResolution,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { read_only: false, memory_bytes_max: 512 << 20, device_name: String::new() }
+        Self {
+            read_only: false,
+            memory_bytes_max: 512 << 20,
+            device_name: String::new(),
+            conflict_resolution: ConflictResolution::default(),
+        }
     }
 }
 
@@ -168,7 +175,8 @@ impl Filesystem {
     ///
     /// # Errors
     /// If the commit thread cannot be started.
-    pub fn serve(workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+    pub fn serve(mut workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+        workspace.set_conflicts(options.conflict_resolution);
         let memory = options.memory_bytes_max;
         let pending = PendingOps::new(workspace.journal_number(), workspace.next_seq());
         let live_nodes = workspace.store.live_nodes()?;
@@ -293,10 +301,13 @@ impl Inner {
     fn run_change<R>(
         &self,
         wait: Wait,
-        step: impl FnMut(&mut Tree, &mut Loaded) -> Result<R, Stop>,
+        mut step: impl FnMut(&mut Tree, &mut Loaded) -> Result<R, Stop>,
     ) -> FsResult<R> {
         self.check_writable()?;
-        let result = self.run(wait, step)?;
+        let result = self.run(wait, |tree, loaded| {
+            // What a round works on stays as it is until the tree has heard of it.
+            if tree.pending.held { Err(Miss::Room.into()) } else { step(tree, loaded) }
+        })?;
         self.commit.nudge(Urgency::Soon);
         Ok(result)
     }

@@ -108,6 +108,8 @@ impl AttrName {
 pub struct Inode {
     /// Is it a directory?
     pub is_directory: bool,
+    /// A symbolic link or special file: what it is, which is all that it holds.
+    pub special: Option<ContentHash>,
     /// Its names.
     pub entries: BTreeSet<EntryId>,
     /// The versions that no other has superseded (F1).

@@ -4,6 +4,7 @@
 //! stored or sent. Everything here is plain data: no clock, no disk, no task, no log.
 
 mod blob;
+mod conflict;
 mod content;
 mod frame;
 mod id;
@@ -16,11 +17,12 @@ mod record;
 mod time;
 
 pub use blob::Blob;
+pub use conflict::ConflictResolution;
 pub use content::{ChunkKey, ChunkRef, Content, ContentHash, PatchData, PatchExtent};
 pub use frame::{Addresses, ChunkRequest, Frame, Frontier, PeerNote};
 pub use id::{ChunkId, DeviceId, EntryId, FileId, Ino, OpId, PlaceId, VersionId, WorkspaceId};
 pub use name::{Name, NameError, NameHash, NameHasher};
 pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};
 pub use pairing::{JoinRequest, Refusal, SharedSecret, Ticket, Token, Welcome};
-pub use record::{EntryRecord, NodeRecord, Settings, VersionRecord};
+pub use record::{Company, EntryRecord, NodeRecord, Part, Settings, Sibling, Twin, VersionRecord};
 pub use time::{Hlc, Timestamp};

@@ -51,6 +51,10 @@ pub struct MountArgs {
     /// Memory for unsaved writes and caches, in MiB [default: 512]
     #[arg(long, value_name = "MIB")]
     max_memory_mb: Option<u64>,
+    /// Of a file changed on two devices apart, show the newest alone (`LastWriteWins`, the default)
+    /// or the others beside it (`KeepBoth`, `Manual`), or `Merge` texts
+    #[arg(long, value_name = "HOW")]
+    conflict_resolution: Option<ConflictResolution>,
     /// Log more
     #[arg(short, long)]
     verbose: bool,

@@ -24,8 +24,8 @@ use crate::store::{Commit, Store, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
-    Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, NameHasher, Op, OpId, Role, Timestamp,
-    VersionId, VersionRecord,
+    Batch, ConflictResolution, Content, DeviceId, EntryId, FileId, Hlc, Name, NameHasher, Op, OpId,
+    Role, Timestamp, VersionId, VersionRecord,
 };
 use records::{Failing, Kept};
 
@@ -71,6 +71,9 @@ pub struct Merger {
     hasher: NameHasher,
     own: u16,
     known: Known,
+    /// How files with several heads are to be shown, and how the view in the store shows them.
+    conflicts: ConflictResolution,
+    conflicts_shown: ConflictResolution,
 }
 
 /// What a round has worked out.
@@ -116,7 +119,14 @@ impl Merger {
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
         let known = Known { chains, heard, folded, devices, numbers, member_ops, members, moves };
-        Ok(Self { store, sealer, hasher, own, known })
+        let conflicts_shown = store.conflicts_shown()?;
+        let conflicts = conflicts_shown;
+        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
+    }
+
+    /// Files with several heads are to be shown so from the next round on.
+    pub fn set_conflicts(&mut self, conflicts: ConflictResolution) {
+        self.conflicts = conflicts;
     }
 
     /// Has any other device ever been a member?
@@ -124,10 +134,16 @@ impl Merger {
         self.known.devices.len() > 1
     }
 
-    /// Are there batches of this device's own that no round has folded, and does anybody care?
-    pub fn has_own_to_fold(&self) -> bool {
+    /// Are there batches of this device's own that no round has folded, or is the view to change,
+    /// and does anybody care?
+    pub fn needs_a_round(&self) -> bool {
+        let relists = self.conflicts != self.conflicts_shown;
+        self.is_shared() && (relists || self.has_own_to_fold())
+    }
+
+    fn has_own_to_fold(&self) -> bool {
         let last = self.known.chains.get(&self.own).map_or(0, |chain| chain.next_seq() - 1);
-        self.is_shared() && self.known.folded.get(&self.own).copied().unwrap_or(0) < last
+        self.known.folded.get(&self.own).copied().unwrap_or(0) < last
     }
 
     /// A device's journal here.
@@ -231,6 +247,9 @@ impl Merger {
         };
         round.own()?;
         round.note_shown();
+        if self.conflicts != self.conflicts_shown {
+            round.relist()?;
+        }
         round.arrived(batches, now_us)?;
         round.finish(now)
     }
@@ -238,6 +257,7 @@ impl Merger {
     /// The round's commit is in the store.
     pub fn advance(&mut self, round: Advance) {
         self.known = round.0;
+        self.conflicts_shown = self.conflicts;
     }
 }
 
@@ -293,6 +313,18 @@ impl Folding<'_> {
         let entries = self.state.changed().entries.values().flatten();
         let places = entries.filter_map(|entry| entry.place.as_ref());
         self.shown = places.map(|place| (place.parent, place.name.clone())).collect();
+    }
+
+    /// Has every name of a file with several heads looked at again.
+    fn relist(&mut self) -> Result<(), MergeError> {
+        for (_, inode) in self.merger.store.conflicted()? {
+            for id in &inode.entries {
+                let place = self.state.entry(*id)?.and_then(|entry| entry.place);
+                self.shown.extend(place.map(|place| (place.parent, place.name)));
+            }
+        }
+        self.commit.merged.conflicts = Some(self.merger.conflicts);
+        Ok(())
     }
 
     fn arrived(&mut self, batches: &[Vec<u8>], now_us: u64) -> Result<(), MergeError> {
@@ -475,7 +507,8 @@ impl Folding<'_> {
         match op {
             Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
             Op::Write { file, size_bytes, content, mtime, interim, .. } => {
-                if stamp.id.journal() == self.merger.own {
+                let (own, id) = (self.merger.own, VersionId(stamp.id));
+                if stamp.id.journal() == own && self.merger.store.version(file, id)?.is_some() {
                     return Ok(());
                 }
                 match &content {

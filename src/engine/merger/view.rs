@@ -8,16 +8,31 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Folding, MergeError};
 use crate::codec::decode_batch;
-use crate::merge::{Policy, Row, RowKind, list, list_name};
+use crate::merge::{Policy, Row, RowKind, is_visible, list, list_name};
 use crate::store::StoreError;
 use crate::types::merged::{AttrName, Key};
 use crate::types::{
-    AttrChange, DeviceId, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord, Op, Timestamp,
-    VersionId, VersionRecord,
+    AttrChange, Company, DeviceId, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord, Op,
+    Part, Sibling, Timestamp, Twin, VersionId, VersionRecord,
 };
 
 /// Entries of a directory read at once.
 const PAGE_ROWS: usize = 4096;
+
+/// Set in the number of a node that shows a sibling; no journal has so many ops.
+const SIBLING_BIT: u64 = 1 << 47;
+/// Siblings of one head that a file with several names may have.
+const SIBLING_NAMES_MAX: u64 = 1 << 6;
+const SIBLING_NAMES_SHIFT: u32 = 41;
+
+/// What stands beside a file's name.
+#[derive(Default)]
+struct Beside {
+    /// The names of other files.
+    names: Vec<Name>,
+    /// The nodes of its siblings.
+    siblings: Vec<Ino>,
+}
 
 /// What the tree in memory and the kernel have to hear of a round.
 #[derive(Clone, Debug, Default)]
@@ -186,7 +201,7 @@ impl Viewing<'_, '_> {
             let mut rows = Vec::with_capacity(names.len());
             let mut is_simple = true;
             for name in &names {
-                match list_name(&self.folding.state, &files, name, policy())? {
+                match list_name(&self.folding.state, &files, name, self.policy())? {
                     Some(row) => rows.push((name.clone(), row)),
                     None => is_simple = false,
                 }
@@ -196,6 +211,7 @@ impl Viewing<'_, '_> {
                     let hash = self.folding.merger.hasher.hash(name.as_bytes());
                     let shown = self.folding.merger.store.entry(ino, hash)?;
                     let shown = shown.into_iter().find(|entry| entry.name == name);
+                    let row = row.map(|row| (row, Beside::default()));
                     self.row(ino, name, shown, row)?;
                 }
                 return Ok(());
@@ -206,16 +222,35 @@ impl Viewing<'_, '_> {
 
     fn whole(&mut self, ino: Ino, files: &[FileId], was_crowded: bool) -> Result<(), MergeError> {
         self.done.insert(ino);
-        let rows = list(&self.folding.state, files, policy(), &label)?;
+        let rows = list(&self.folding.state, files, self.policy(), &label)?;
         let is_crowded = rows.iter().any(|row| row.name != row.raw_name);
         if is_crowded != was_crowded {
             self.crowded.push((ino, is_crowded));
         }
         let mut shown = self.shown(ino)?;
         let listed: HashSet<Name> = rows.iter().map(|row| row.name.clone()).collect();
-        for row in rows {
+        let mut names_beside: HashMap<Name, Vec<Name>> = HashMap::new();
+        for row in rows.iter().filter(|row| row.kind == RowKind::File && row.name != row.raw_name) {
+            names_beside.entry(row.raw_name.clone()).or_default().push(row.name.clone());
+        }
+        let (siblings, others): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.kind == RowKind::Sibling);
+        let mut of_entry: HashMap<EntryId, Vec<Ino>> = HashMap::new();
+        for row in &siblings {
+            let number = self.sibling_number(ino, row)?;
+            of_entry.entry(row.entries[0]).or_default().push(number);
+        }
+        // Files first: a sibling's node says which bears the name.
+        for row in others.into_iter().chain(siblings) {
+            let mut beside = Beside { names: Vec::new(), siblings: Vec::new() };
+            if row.kind == RowKind::File {
+                if row.name == row.raw_name {
+                    beside.names = names_beside.remove(&row.name).unwrap_or_default();
+                }
+                beside.siblings = of_entry.remove(&row.entries[0]).unwrap_or_default();
+            }
             let before = shown.remove(&row.name);
-            self.row(ino, row.name.clone(), before, Some(row))?;
+            self.row(ino, row.name.clone(), before, Some((row, beside)))?;
         }
         let fresh: Vec<Name> = self.rows_of(ino).filter(|name| !listed.contains(name)).collect();
         for name in fresh {
@@ -251,10 +286,14 @@ impl Viewing<'_, '_> {
         parent: Ino,
         name: Name,
         shown: Option<EntryRecord>,
-        row: Option<Row>,
+        row: Option<(Row, Beside)>,
     ) -> Result<(), MergeError> {
         let wanted = match row {
-            Some(row) => Some(self.entry(parent, &row)?),
+            Some((row, beside)) => {
+                let entry = self.entry(parent, &row)?;
+                self.keep_company(entry.ino, parent, &row, beside)?;
+                Some(entry)
+            }
             None => None,
         };
         self.rows.entry((parent, name)).or_insert((shown, None)).1 = wanted;
@@ -269,6 +308,9 @@ impl Viewing<'_, '_> {
             }
             if let Some(shown) = shown {
                 self.count(parent, &shown, -1)?;
+                if wanted.as_ref().is_none_or(|wanted| wanted.ino != shown.ino) {
+                    self.leave_company(&shown)?;
+                }
                 self.change.entries_removed.push(shown);
             }
             if let Some(wanted) = wanted {
@@ -282,7 +324,8 @@ impl Viewing<'_, '_> {
     fn entry(&mut self, parent: Ino, row: &Row) -> Result<EntryRecord, MergeError> {
         let ino = match row.kind {
             RowKind::Directory => self.directory_node(parent, row)?,
-            RowKind::File | RowKind::Sibling => self.file_node(row)?,
+            RowKind::File => self.file_node(row)?,
+            RowKind::Sibling => self.sibling_node(parent, row)?,
         };
         let record = self.node(ino)?.expect("a row's node was just made or found");
         let entry = self.folding.state.entry(row.entries[0])?.expect("a row's entry is there");
@@ -357,6 +400,125 @@ impl Viewing<'_, '_> {
         Ok(ino)
     }
 
+    /// The number of the node that shows a sibling in a directory: made of the head's, in a range
+    /// that no op's id reaches; where a file has several names, each has siblings of its own.
+    fn sibling_number(&self, parent: Ino, row: &Row) -> Result<Ino, StoreError> {
+        let head = row.head.expect("a sibling is a head");
+        for attempt in 0..SIBLING_NAMES_MAX {
+            let ino = Ino(head.packed() | SIBLING_BIT | attempt << SIBLING_NAMES_SHIFT);
+            let Some(node) = self.node(ino)? else { return Ok(ino) };
+            let sibling = node.company.and_then(|company| company.sibling);
+            if node.parent == parent && sibling.is_some_and(|sibling| sibling.name == row.name) {
+                return Ok(ino);
+            }
+        }
+        Err(StoreError::Corrupt(format!("{:?} has too many names", row.inode)))
+    }
+
+    /// The node that shows a head beside its file.
+    fn sibling_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
+        let ino = self.sibling_number(parent, row)?;
+        if self.node(ino)?.is_none() {
+            let mut node = self.fresh(row.inode, row.head)?;
+            (node.parent, node.nlink) = (parent, 0);
+            self.nodes.insert(ino, Some(node));
+        }
+        Ok(ino)
+    }
+
+    /// Notes with a row's node what a change of it has to take along.
+    fn keep_company(
+        &mut self,
+        ino: Ino,
+        parent: Ino,
+        row: &Row,
+        beside: Beside,
+    ) -> Result<(), MergeError> {
+        let Some(mut node) = self.node(ino)? else { return Ok(()) };
+        let mut company = node.company.as_deref().cloned().unwrap_or_default();
+        let first = row.entries[0];
+        match row.kind {
+            RowKind::Sibling => {
+                let (of, name) = (self.face(row.inode)?, row.name.clone());
+                company = Company { sibling: Some(Sibling { of, name }), ..Company::default() };
+            }
+            RowKind::Directory => company.parts = self.parts(parent, row, &row.entries)?,
+            RowKind::File => {
+                company.sibling = None;
+                company.parts.retain(|part| part.entry != first);
+                company.parts.extend(self.parts(parent, row, &row.entries[..1])?);
+                company.twins.retain(|twin| twin.of != first);
+                company.twins.extend(self.twins(row)?);
+                company.beside.retain(|(of, _)| *of != first);
+                company.beside.extend(beside.names.into_iter().map(|name| (first, name)));
+                let mut siblings = beside.siblings;
+                for other in company.siblings {
+                    if self.node(other)?.is_some_and(|node| node.parent != parent) {
+                        siblings.push(other);
+                    }
+                }
+                company.siblings = siblings;
+            }
+        }
+        let company = Some(Box::new(company)).filter(|company| !company.is_alone());
+        if company != node.company {
+            node.company = company;
+            if let Some(file) = attributed_to(&node) {
+                self.attribute(file, &mut node)?;
+            }
+            self.nodes.insert(ino, Some(node));
+        }
+        Ok(())
+    }
+
+    /// A name that goes takes its company with it.
+    fn leave_company(&mut self, entry: &EntryRecord) -> Result<(), StoreError> {
+        let Some(mut node) = self.node(entry.ino)? else { return Ok(()) };
+        let Some(mut company) = node.company.take().filter(|company| company.sibling.is_none())
+        else {
+            return Ok(());
+        };
+        company.parts.retain(|part| part.entry != entry.entry);
+        company.twins.retain(|twin| twin.of != entry.entry);
+        company.beside.retain(|(of, _)| *of != entry.entry);
+        node.company = Some(company).filter(|company| !company.is_alone());
+        self.nodes.insert(entry.ino, Some(node));
+        Ok(())
+    }
+
+    /// The entries that make a row, where that is more than one which is simply there.
+    fn parts(&self, parent: Ino, row: &Row, entries: &[EntryId]) -> Result<Vec<Part>, StoreError> {
+        let mut parts = Vec::with_capacity(entries.len());
+        for id in entries {
+            let Some(entry) = self.folding.state.entry(*id)? else { continue };
+            let removed = entry.is_removed().then(|| (parent, row.name.clone()));
+            parts.push(Part { entry: *id, place: entry.place().op, removed });
+        }
+        let is_simple = matches!(&parts[..], [only] if only.removed.is_none());
+        Ok(if is_simple { Vec::new() } else { parts })
+    }
+
+    fn twins(&self, row: &Row) -> Result<Vec<Twin>, StoreError> {
+        let state = &self.folding.state;
+        let mut twins = Vec::new();
+        for id in &row.entries[1..] {
+            let Some(entry) = state.entry(*id)? else { continue };
+            let inode = state.inode(entry.inode)?.unwrap_or_default();
+            let mut is_last = true;
+            for other in inode.entries.iter().filter(|other| *other != id) {
+                is_last &= !is_visible(state, *other)?;
+            }
+            let heads = if is_last { inode.heads.into_iter().collect() } else { Vec::new() };
+            twins.push(Twin { of: row.entries[0], entry: *id, place: entry.place().op, heads });
+        }
+        Ok(twins)
+    }
+
+    fn policy(&self) -> Policy {
+        let keeps_both = self.folding.merger.conflicts.shows_siblings();
+        Policy { keeps_both, is_caseless: false }
+    }
+
     /// A directory whose content now shows under another number.
     fn empty_out(&mut self, ino: Ino) -> Result<(), MergeError> {
         self.done.insert(ino);
@@ -377,6 +539,12 @@ impl Viewing<'_, '_> {
         let node = self.node(face)?.filter(|node| node.file == Some(file));
         match node {
             Some(node) if node.head == row.head => Ok(face),
+            // Written again by who decided between heads: nothing changes for who reads it.
+            Some(mut node) if self.is_equal(file, node.head, row.head)? => {
+                node.head = row.head;
+                self.nodes.insert(face, Some(node));
+                Ok(face)
+            }
             Some(node) => {
                 let head = row.head.expect("a file's head is superseded by a head alone");
                 let ino = Ino(head.packed());
@@ -417,6 +585,19 @@ impl Viewing<'_, '_> {
         Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
     }
 
+    /// Do two heads of a file hold the same?
+    fn is_equal(
+        &self,
+        file: FileId,
+        one: Option<VersionId>,
+        other: Option<VersionId>,
+    ) -> Result<bool, StoreError> {
+        let (Some(one), Some(other)) = (one, other) else { return Ok(false) };
+        let one = self.folding.state.version(file, one)?;
+        let other = self.folding.state.version(file, other)?;
+        Ok(one.zip(other).is_some_and(|(one, other)| one.content == other.content))
+    }
+
     /// A node's record from the merge, the version and the op that made it.
     fn fresh(&self, file: FileId, head: Option<VersionId>) -> Result<NodeRecord, MergeError> {
         let (kind, made_at) = self.made(file)?;
@@ -441,6 +622,7 @@ impl Viewing<'_, '_> {
             head,
             parent: Ino::ROOT,
             xattrs: BTreeMap::new(),
+            company: None,
         };
         self.attribute(file, &mut record)?;
         Ok(record)
@@ -478,14 +660,17 @@ impl Viewing<'_, '_> {
         let files: Vec<FileId> = self.folding.state.changed().inodes.keys().copied().collect();
         for file in files {
             let ino = self.face(file)?;
-            let Some(before) = self.node(ino)?.filter(|node| node.file == Some(file)) else {
-                continue;
-            };
-            let mut after = before.clone();
-            self.attribute(file, &mut after)?;
-            if after != before {
-                after.ctime = self.now;
-                self.nodes.insert(ino, Some(after));
+            let node = self.node(ino)?.filter(|node| attributed_to(node) == Some(file));
+            let Some(node) = node else { continue };
+            let siblings = node.company.map_or_else(Vec::new, |company| company.siblings);
+            for ino in std::iter::once(ino).chain(siblings) {
+                let Some(before) = self.node(ino)? else { continue };
+                let mut after = before.clone();
+                self.attribute(file, &mut after)?;
+                if after != before {
+                    after.ctime = self.now;
+                    self.nodes.insert(ino, Some(after));
+                }
             }
         }
         Ok(())
@@ -543,7 +728,8 @@ impl Viewing<'_, '_> {
             record.nlink = u32::try_from(after.max(0)).unwrap_or(u32::MAX);
             record.ctime = self.now;
             self.change.live_nodes += i64::from(record.nlink > 0) - i64::from(before > 0);
-            let in_history = record.kind == Kind::Regular && record.head.is_some();
+            let is_sibling = record.company.as_ref().is_some_and(|c| c.sibling.is_some());
+            let in_history = record.kind == Kind::Regular && record.head.is_some() && !is_sibling;
             let is_kept = record.nlink > 0 || in_history;
             self.nodes.insert(ino, is_kept.then_some(record));
         }
@@ -563,9 +749,11 @@ impl Viewing<'_, '_> {
     }
 }
 
-/// What becomes of a file with several heads: the newest is shown, the others stay in history.
-fn policy() -> Policy {
-    Policy { keeps_both: false, is_caseless: false }
+/// Whose attributes a node shows: of directories that are one, those of the first placed.
+fn attributed_to(node: &NodeRecord) -> Option<FileId> {
+    let first = node.company.as_ref().and_then(|company| company.parts.first());
+    let first = first.filter(|_| node.kind == Kind::Directory);
+    first.map(|part| FileId(part.entry.0)).or(node.file)
 }
 
 /// What a device is called in the name of a file that stands beside another.
