@@ -69,8 +69,8 @@ pub struct Company {
     pub twins: Vec<Twin>,
     /// Names of other files that stand beside a name of this file, in the same directory.
     pub beside: Vec<(EntryId, Name)>,
-    /// The nodes that show the file's other heads.
-    pub siblings: Vec<Ino>,
+    /// The nodes that show the file's other heads beside a name.
+    pub siblings: Vec<(EntryId, Ino)>,
     /// It shows another head than its file's name does.
     pub sibling: Option<Sibling>,
 }

@@ -296,6 +296,7 @@ impl Device {
             let name = String::from_utf8_lossy(name);
             let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
             let attr = self.find(&below).unwrap_or_else(|| panic!("{below} is listed"));
+            assert!(attr.nlink > 0, "{below} {attr:?}");
             let what = match &attr.kind {
                 Kind::Regular => {
                     let bytes = self.read(&below);

@@ -237,7 +237,7 @@ impl Viewing<'_, '_> {
             rows.into_iter().partition(|row| row.kind == RowKind::Sibling);
         let mut of_entry: HashMap<EntryId, Vec<Ino>> = HashMap::new();
         for row in &siblings {
-            let number = self.sibling_number(ino, row)?;
+            let number = self.sibling_node(ino, row)?;
             of_entry.entry(row.entries[0]).or_default().push(number);
         }
         // Files first: a sibling's node says which bears the name.
@@ -302,13 +302,16 @@ impl Viewing<'_, '_> {
 
     /// Counts what has changed in which directory.
     fn settle_rows(&mut self) -> Result<(), MergeError> {
-        for ((parent, _), (shown, wanted)) in std::mem::take(&mut self.rows) {
+        let rows = std::mem::take(&mut self.rows);
+        let wanted = rows.values().filter_map(|(_, wanted)| wanted.as_ref());
+        let stay: HashSet<(Ino, EntryId)> = wanted.map(|entry| (entry.ino, entry.entry)).collect();
+        for ((parent, _), (shown, wanted)) in rows {
             if shown == wanted {
                 continue;
             }
             if let Some(shown) = shown {
                 self.count(parent, &shown, -1)?;
-                if wanted.as_ref().is_none_or(|wanted| wanted.ino != shown.ino) {
+                if !stay.contains(&(shown.ino, shown.entry)) {
                     self.leave_company(&shown)?;
                 }
                 self.change.entries_removed.push(shown);
@@ -421,6 +424,9 @@ impl Viewing<'_, '_> {
         if self.node(ino)?.is_none() {
             let mut node = self.fresh(row.inode, row.head)?;
             (node.parent, node.nlink) = (parent, 0);
+            let (of, name) = (self.face(row.inode)?, row.name.clone());
+            let sibling = Some(Sibling { of, name });
+            node.company = Some(Box::new(Company { sibling, ..Company::default() }));
             self.nodes.insert(ino, Some(node));
         }
         Ok(ino)
@@ -451,13 +457,8 @@ impl Viewing<'_, '_> {
                 company.twins.extend(self.twins(row)?);
                 company.beside.retain(|(of, _)| *of != first);
                 company.beside.extend(beside.names.into_iter().map(|name| (first, name)));
-                let mut siblings = beside.siblings;
-                for other in company.siblings {
-                    if self.node(other)?.is_some_and(|node| node.parent != parent) {
-                        siblings.push(other);
-                    }
-                }
-                company.siblings = siblings;
+                company.siblings.retain(|(of, _)| *of != first);
+                company.siblings.extend(beside.siblings.into_iter().map(|ino| (first, ino)));
             }
         }
         let company = Some(Box::new(company)).filter(|company| !company.is_alone());
@@ -481,6 +482,7 @@ impl Viewing<'_, '_> {
         company.parts.retain(|part| part.entry != entry.entry);
         company.twins.retain(|twin| twin.of != entry.entry);
         company.beside.retain(|(of, _)| *of != entry.entry);
+        company.siblings.retain(|(of, _)| *of != entry.entry);
         node.company = Some(company).filter(|company| !company.is_alone());
         self.nodes.insert(entry.ino, Some(node));
         Ok(())
@@ -571,15 +573,27 @@ impl Viewing<'_, '_> {
         }
     }
 
-    /// A number for a file that is not shown yet: its own, unless another document bears that since
-    /// an editor's save, else that of an op which gave no other.
+    /// A number for a file that is not shown yet: its own if it is new, else that of the op which
+    /// brought it back. None is used twice, for the kernel may still know what bore it before.
     fn free_number(&self, row: &Row) -> Result<Ino, StoreError> {
-        let placed = self.folding.state.entry(row.entries[0])?.map(|e| e.place().op.packed());
-        let head = row.head.map(VersionId::packed);
-        for number in [Some(row.inode.packed()), head, placed].into_iter().flatten() {
-            let ino = Ino(number);
-            if self.node(ino)?.is_none_or(|node| node.file == Some(row.inode)) {
-                return Ok(ino);
+        let is_free = |ino: Ino| -> Result<bool, StoreError> {
+            Ok(!self.nodes.contains_key(&ino) && self.folding.merger.store.node(ino)?.is_none())
+        };
+        let own = Ino::from(row.inode);
+        if self.folding.makes.contains_key(&row.inode) && is_free(own)? {
+            return Ok(own);
+        }
+        let state = &self.folding.state;
+        let mut ops = Vec::with_capacity(2);
+        ops.extend(state.entry(row.entries[0])?.map(|e| (e.place().key, e.place().op.packed())));
+        if let Some(head) = row.head {
+            let version = state.version(row.inode, head)?;
+            ops.extend(version.map(|version| (version.key, head.packed())));
+        }
+        ops.sort_unstable();
+        for number in ops.into_iter().rev().map(|(_, number)| Ino(number)).chain([own]) {
+            if is_free(number)? {
+                return Ok(number);
             }
         }
         Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
@@ -663,7 +677,7 @@ impl Viewing<'_, '_> {
             let node = self.node(ino)?.filter(|node| attributed_to(node) == Some(file));
             let Some(node) = node else { continue };
             let siblings = node.company.map_or_else(Vec::new, |company| company.siblings);
-            for ino in std::iter::once(ino).chain(siblings) {
+            for ino in std::iter::once(ino).chain(siblings.into_iter().map(|(_, ino)| ino)) {
                 let Some(before) = self.node(ino)? else { continue };
                 let mut after = before.clone();
                 self.attribute(file, &mut after)?;

@@ -95,16 +95,30 @@ fn revival(
     Ok(Some(Revival { ino, part, parent, home, shown }))
 }
 
+/// A removed name of a file that shows all the same.
+pub struct Kept {
+    leaving: Leaving,
+    revival: Revival,
+}
+
 /// Looks at a file that gets one more name: a removed name that shows all the same is placed again,
 /// lest the new one take its place.
-pub fn also_kept(tree: &mut Tree, ino: Ino) -> Result<Option<Home>, Stop> {
+pub fn kept(tree: &mut Tree, ino: Ino) -> Result<Option<Kept>, Stop> {
     let company = tree.node(ino)?.rec.company.clone();
     let part = company.and_then(|company| company.parts.into_iter().next());
     let Some(part) = part else { return Ok(None) };
     let Some((parent, name)) = part.removed.clone() else { return Ok(None) };
-    let mut home = home(tree, parent)?;
-    home.revivals.extend(revival(tree, ino, part, (parent, &name))?);
-    Ok(Some(home))
+    let Some(revival) = revival(tree, ino, part, (parent, &name))? else { return Ok(None) };
+    let leaving = leaving(tree, parent, &revival.shown.clone(), false)?;
+    Ok(Some(Kept { leaving, revival }))
+}
+
+impl Kept {
+    /// Places it again. It then no longer is the first to bear its name.
+    pub fn apply(&self, tree: &mut Tree, now: Timestamp) {
+        self.leaving.settle(tree, self.revival.parent, &self.revival.shown, now);
+        self.revival.apply(tree);
+    }
 }
 
 impl Home {
@@ -155,7 +169,7 @@ pub fn leaving(
         tree.node(other.ino)?;
         leaving.beside.push(other);
     }
-    for ino in company.siblings.iter().filter(|_| is_last) {
+    for (_, ino) in company.siblings.iter().filter(|_| is_last) {
         leaving.siblings.extend(adoption(tree, *ino)?);
     }
     Ok(leaving)
@@ -196,6 +210,17 @@ pub fn drop_twins(tree: &mut Tree, ino: Ino, of: Option<EntryId>) {
         tree.emit(Op::Unlink { entry, seen_place, seen_heads: twin.heads.clone() });
     }
     change_company(tree, ino, |company| company.twins.retain(|twin| !is_dropped(twin)));
+}
+
+/// A name is gone, and what stood by it: the next round takes that away.
+pub fn forget(tree: &mut Tree, ino: Ino, gone: EntryId) {
+    if tree.peek(ino).is_some_and(|node| node.rec.company.is_some()) {
+        change_company(tree, ino, |company| {
+            company.parts.retain(|part| part.entry != gone);
+            company.beside.retain(|(of, _)| *of != gone);
+            company.siblings.retain(|(of, _)| *of != gone);
+        });
+    }
 }
 
 /// The other directories that are one row with `entry`.
@@ -309,7 +334,9 @@ impl Adoption {
     fn leave_file(&self, tree: &mut Tree, resolve: bool) {
         let head = tree.peek(self.ino).and_then(|node| node.rec.head);
         let ino = self.ino;
-        change_company(tree, self.main, |company| company.siblings.retain(|other| *other != ino));
+        change_company(tree, self.main, |company| {
+            company.siblings.retain(|(_, other)| *other != ino)
+        });
         if resolve {
             // The file's own content is written again, over both heads (A6).
             let main = tree.change(self.main);

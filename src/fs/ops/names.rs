@@ -104,7 +104,7 @@ impl Filesystem {
         self.inner.run_change(wait, |tree, _| {
             let (checked, hash) = tree.vacant(parent, name)?;
             let home = company::home(tree, parent)?;
-            let kept = company::also_kept(tree, ino)?;
+            let kept = company::kept(tree, ino)?;
             let node = tree.node(ino)?;
             if node.is_dir() {
                 return Err(FsError::NotPermitted("hard links to directories").into());
@@ -122,7 +122,7 @@ impl Filesystem {
                 adoption.apply(tree, true, now);
             }
             if let Some(kept) = kept {
-                kept.enter(tree);
+                kept.apply(tree, now);
             }
             let file = tree.node(ino)?.rec.file.ok_or(FsError::NotFound)?;
             let home = home.enter(tree);
@@ -293,6 +293,7 @@ fn remove_entry(tree: &mut Tree, parent: Ino, entry: &Entry, now: Timestamp) {
         tree.emit(Op::Unlink { entry, seen_place, seen_heads: Vec::new() });
     }
     company::drop_twins(tree, entry.ino, Some(entry.id));
+    company::forget(tree, entry.ino, entry.id);
     let hash = tree.hash(entry.name.as_bytes());
     tree.take_entry(parent, hash, entry.id);
     if is_last {
