@@ -4,73 +4,9 @@ mod kit;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
+use kit::pair::{Joined, holds, seen, told};
 use kit::{Mount, tidefs};
-
-/// How long a change may take to be seen on the other device, however busy the machine.
-const SEEN_WAIT: Duration = Duration::from_mins(1);
-
-fn told(base: &Path, words: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidefs"));
-    command.current_dir(base).arg("--state").arg(base.join("state")).args(words);
-    let output = command.output().expect("the program starts");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
-/// A second device, joined and mounted on `there` beside a state of its own.
-struct Joined {
-    dir: tempfile::TempDir,
-}
-
-impl Joined {
-    fn new(ada: &Mount) -> Self {
-        // Mounted again to listen on loopback alone.
-        tidefs(ada.base(), &["umount", "point"]);
-        tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "point"]);
-        let ticket = told(ada.base(), &["invite", "point"]).expect("a ticket");
-        let dir = tempfile::tempdir().expect("a directory");
-        let words = ["join", ticket.trim(), "there", "-o", "listen=127.0.0.1:0"];
-        told(dir.path(), &words).expect("joins");
-        let again = told(dir.path(), &["join", ticket.trim(), "elsewhere"]);
-        assert!(again.expect_err("it is good once").contains("used already"));
-        Self { dir }
-    }
-
-    fn point(&self) -> std::path::PathBuf {
-        self.dir.path().join("there")
-    }
-
-    fn stop(&self) {
-        tidefs(self.dir.path(), &["umount", "there"]);
-    }
-
-    fn start(&self) {
-        tidefs(self.dir.path(), &["mount", "-o", "listen=127.0.0.1:0", "there"]);
-    }
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.point()).status());
-    }
-}
-
-#[track_caller]
-fn seen(what: &str, is_there: impl Fn() -> bool) {
-    let until = Instant::now() + SEEN_WAIT;
-    while !is_there() {
-        assert!(Instant::now() < until, "not seen on the other device: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn holds(path: &Path, bytes: &[u8]) -> bool {
-    fs::read(path).is_ok_and(|found| found == bytes)
-}
 
 #[test]
 fn what_is_done_on_one_mount_shows_on_the_other() {

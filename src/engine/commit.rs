@@ -6,8 +6,9 @@
 //! the last changes, never some in the middle.
 
 mod deliver;
+mod texts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer}
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
 use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
 use crate::types::{
-    ChunkRef, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash, NodeRecord, Op, PatchData,
-    PatchExtent, Timestamp, VersionId, VersionRecord,
+    ChunkRef, ConflictResolution, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash,
+    NodeRecord, Op, PatchData, PatchExtent, Timestamp, VersionId, VersionRecord,
 };
 
 /// Pause before a commit that found the disk full is tried again.
@@ -44,6 +45,11 @@ pub trait Source: Send + std::marker::Sync {
     fn merged(&self, change: ViewChange);
     /// Appends an op of this device's own that no file operation makes.
     fn emit(&self, op: Op);
+    /// The whole content of a version, all of whose chunks are here.
+    ///
+    /// # Errors
+    /// If the store cannot read it.
+    fn read_version(&self, file: FileId, version: VersionId) -> Result<Vec<u8>, EngineError>;
     /// A chunk's plain bytes.
     ///
     /// # Errors
@@ -226,6 +232,8 @@ struct Committer {
     unfinished: Option<Changes>,
     /// Why nothing can be stored any more.
     latched: Option<String>,
+    /// Files that have several heads, to be merged if that is asked for.
+    forked: BTreeSet<FileId>,
     /// Commits since the last durable one.
     not_durable: bool,
     /// Holds the lock as long as the store is open; let go of last.
@@ -258,6 +266,7 @@ impl Committer {
             env: workspace.env.clone(),
             unfinished: None,
             latched: None,
+            forked: BTreeSet::new(),
             not_durable: false,
             _workspace: workspace,
         }
@@ -265,6 +274,12 @@ impl Committer {
 
     fn run(&mut self) -> Result<(), EngineError> {
         let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
+        if self.merger.conflicts() == ConflictResolution::Merge {
+            self.forked.extend(self.store.conflicted()?.into_iter().map(|(file, _)| file));
+        }
+        if self.merger.needs_a_round() {
+            self.handle.nudge(super::Urgency::Soon);
+        }
         loop {
             let asked = self.handle.next();
             for (delivery, reply) in asked.deliveries {
@@ -277,10 +292,11 @@ impl Committer {
             for reply in asked.syncs {
                 reply(result.as_ref().copied().map_err(EngineError::summary));
             }
-            if self.merger.needs_a_round()
-                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
-            {
-                tracing::warn!("this device's own changes wait to be merged: {error}");
+            self.fold_own();
+            match self.merge_texts() {
+                Ok(true) => self.fold_own(),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("texts changed apart wait to be merged: {error}"),
             }
             if asked.stop {
                 if let Err(error) = self.writer.checkpoint() {
@@ -292,6 +308,14 @@ impl Committer {
                 std::thread::sleep(FULL_RETRY);
                 self.handle.nudge(super::Urgency::Soon);
             }
+        }
+    }
+
+    fn fold_own(&mut self) {
+        if self.merger.needs_a_round()
+            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+        {
+            tracing::warn!("this device's own changes wait to be merged: {error}");
         }
     }
 

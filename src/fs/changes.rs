@@ -87,6 +87,11 @@ impl Source for Inner {
         self.tree.lock().emit(op);
     }
 
+    fn read_version(&self, file: FileId, version: VersionId) -> Result<Vec<u8>, EngineError> {
+        Inner::read_version(self, file, version)
+            .map_err(|error| EngineError::Read(error.to_string()))
+    }
+
     fn open_chunk(&self, chunk: &ChunkRef) -> Result<Arc<[u8]>, EngineError> {
         Inner::open_chunk(self, chunk).map_err(|error| EngineError::Read(error.to_string()))
     }

@@ -1,5 +1,7 @@
 //! What the merge keeps under the view, and what is wanted from peers.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -217,20 +219,35 @@ impl Store {
         })
     }
 
-    /// The files that have several heads. Reads the record of every file.
+    /// How many files were changed on devices apart, and not settled since.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn conflicts(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for (file, inode) in self.conflicted()? {
+            let mut contents = HashSet::new();
+            for head in inode.heads {
+                contents.extend(self.merged_version(file, head)?.map(|version| version.content));
+            }
+            count += u64::from(contents.len() > 1);
+        }
+        Ok(count)
+    }
+
+    /// The files that have several heads.
     ///
     /// # Errors
     /// As [`Store::merged_entry`].
     pub fn conflicted(&self) -> Result<Vec<(FileId, Inode)>, StoreError> {
         self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT id, record FROM merged_inode")?;
+            let mut select =
+                db.prepare_cached("SELECT id, record FROM merged_inode WHERE conflicted")?;
             let mut rows = select.query([])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                let inode: Inode = decode_merged(&row.get::<_, Vec<u8>>(1)?)?;
-                if inode.heads.len() > 1 {
-                    found.push((FileId::from_packed(unsigned(row, 0)?), inode));
-                }
+                let inode = decode_merged(&row.get::<_, Vec<u8>>(1)?)?;
+                found.push((FileId::from_packed(unsigned(row, 0)?), inode));
             }
             Ok(found)
         })
@@ -395,11 +412,15 @@ fn put_records(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), S
         };
     }
     let mut put =
-        transaction.prepare_cached("INSERT OR REPLACE INTO merged_inode VALUES (?1, ?2)")?;
+        transaction.prepare_cached("INSERT OR REPLACE INTO merged_inode VALUES (?1, ?2, ?3)")?;
     let mut remove = transaction.prepare_cached("DELETE FROM merged_inode WHERE id = ?1")?;
     for (id, inode) in &rows.inodes {
         match inode {
-            Some(inode) => put.execute(params![signed(id.packed()), encode_merged(inode)])?,
+            Some(inode) => put.execute(params![
+                signed(id.packed()),
+                inode.is_conflicted(),
+                encode_merged(inode)
+            ])?,
             None => remove.execute([signed(id.packed())])?,
         };
     }

@@ -122,6 +122,13 @@ pub struct Inode {
     pub touch: u64,
 }
 
+impl Inode {
+    /// Was it changed on devices apart, and not settled since?
+    pub fn is_conflicted(&self) -> bool {
+        self.heads.len() > 1
+    }
+}
+
 /// What the merge needs to know of a version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Version {

@@ -76,6 +76,14 @@ pub struct Company {
 }
 
 impl Company {
+    /// A name is gone, and what stood by it.
+    pub fn forget(&mut self, gone: EntryId) {
+        self.parts.retain(|part| part.entry != gone);
+        self.twins.retain(|twin| twin.of != gone);
+        self.beside.retain(|(of, _)| *of != gone);
+        self.siblings.retain(|(of, _)| *of != gone);
+    }
+
     /// Is there none?
     pub fn is_alone(&self) -> bool {
         *self == Self::default()

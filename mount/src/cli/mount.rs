@@ -11,6 +11,7 @@ use rustix::mount::MountFlags;
 use tidefs::engine::{NewWorkspace, Workspace};
 use tidefs::env::Env;
 use tidefs::fs::Filesystem;
+use tidefs::types::ConflictResolution;
 use tidefs_mount::session::{MountOptions, Session, Unmounter};
 use tidefs_mount::share::Share;
 
@@ -69,6 +70,7 @@ struct Plan {
     name: String,
     options: Options,
     memory_bytes: u64,
+    conflict_resolution: ConflictResolution,
 }
 
 /// Mounts, and stays or returns.
@@ -127,7 +129,10 @@ fn plan(args: &MountArgs, state: Option<&Path>) -> anyhow::Result<Plan> {
     if options.mount.fsname.is_empty() {
         options.mount.fsname.clone_from(&name);
     }
-    Ok(Plan { dir, workspace, name, options, memory_bytes: memory_mib << 20 })
+    let conflict_resolution =
+        args.conflict_resolution.or(options.conflict_resolution).unwrap_or_default();
+    let memory_bytes = memory_mib << 20;
+    Ok(Plan { dir, workspace, name, options, memory_bytes, conflict_resolution })
 }
 
 /// Changes the flags of a mount that is there, in the kernel; the process that serves sees nothing
@@ -260,6 +265,7 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
     let options = tidefs::fs::Options {
         read_only: plan.options.mount.read_only,
         memory_bytes_max: plan.memory_bytes,
+        conflict_resolution: plan.conflict_resolution,
         ..tidefs::fs::Options::default()
     };
     let mut waited = Duration::ZERO;

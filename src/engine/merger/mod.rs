@@ -6,12 +6,14 @@
 
 mod ops;
 mod records;
+mod texts;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use ops::add;
+pub use texts::Fork;
 pub use view::ViewChange;
 
 use super::EngineError;
@@ -20,7 +22,7 @@ use crate::chunk::Sealer;
 use crate::codec::{decode_batch, decode_ops, encode_batch};
 use crate::keys::Chain;
 use crate::merge::{Delivered, Made, Membership, State, Verdict, fold, judge, pass_over};
-use crate::store::{Commit, Store, Wanted};
+use crate::store::{Commit, Store, StoreError, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
@@ -122,6 +124,11 @@ impl Merger {
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
         Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
+    }
+
+    /// How files with several heads are shown.
+    pub fn conflicts(&self) -> ConflictResolution {
+        self.conflicts
     }
 
     /// Files with several heads are to be shown so from the next round on.
@@ -252,6 +259,26 @@ impl Merger {
         }
         round.arrived(batches, now_us)?;
         round.finish(now)
+    }
+
+    /// An op that is here.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or what it has does not decode.
+    pub fn op(&self, id: OpId) -> Result<Option<Op>, StoreError> {
+        let Some(bytes) = self.store.batch_with(id.journal(), id.seq())? else { return Ok(None) };
+        let batch = decode_batch(&bytes)?;
+        let plain = self
+            .sealer
+            .open_record(
+                &context(&batch.journal, batch.seq),
+                &batch.sealed_ops,
+                BATCH_BYTES_HARD_MAX,
+            )
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let ops = decode_ops(&plain, |device| self.known.numbers.get(device).copied())?;
+        let index = usize::try_from(id.seq() - batch.seq).unwrap_or(usize::MAX);
+        Ok(ops.into_iter().nth(index))
     }
 
     /// The round's commit is in the store.
@@ -508,13 +535,14 @@ impl Folding<'_> {
             Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
             Op::Write { file, size_bytes, content, mtime, interim, .. } => {
                 let (own, id) = (self.merger.own, VersionId(stamp.id));
-                if stamp.id.journal() == own && self.merger.store.version(file, id)?.is_some() {
+                let is_own = stamp.id.journal() == own;
+                if is_own && self.merger.store.version(file, id)?.is_some() {
                     return Ok(());
                 }
                 match &content {
-                    Content::Chunk(chunk) => self.want(chunk, false)?,
-                    Content::Manifest(root) => self.want(root, true)?,
-                    Content::Inline(_) | Content::Patch { .. } => {}
+                    Content::Chunk(chunk) if !is_own => self.want(chunk, false)?,
+                    Content::Manifest(root) if !is_own => self.want(root, true)?,
+                    _ => {}
                 }
                 let hlc = stamp.key.hlc;
                 let record = VersionRecord { hlc, size_bytes, mtime, content, interim };

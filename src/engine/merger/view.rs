@@ -7,10 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Folding, MergeError};
-use crate::codec::decode_batch;
 use crate::merge::{Policy, Row, RowKind, is_visible, list, list_name};
 use crate::store::StoreError;
-use crate::types::merged::{AttrName, Key};
+use crate::types::merged::{AttrName, Inode, Key};
 use crate::types::{
     AttrChange, Company, DeviceId, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord, Op,
     Part, Sibling, Timestamp, Twin, VersionId, VersionRecord,
@@ -47,6 +46,8 @@ pub struct ViewChange {
     pub entries_removed: Vec<EntryRecord>,
     /// By how much the number of nodes with a name has changed.
     pub live_nodes: i64,
+    /// Files that were touched, and have several heads.
+    pub conflicted: Vec<FileId>,
 }
 
 impl ViewChange {
@@ -451,13 +452,10 @@ impl Viewing<'_, '_> {
             RowKind::Directory => company.parts = self.parts(parent, row, &row.entries)?,
             RowKind::File => {
                 company.sibling = None;
-                company.parts.retain(|part| part.entry != first);
+                company.forget(first);
                 company.parts.extend(self.parts(parent, row, &row.entries[..1])?);
-                company.twins.retain(|twin| twin.of != first);
                 company.twins.extend(self.twins(row)?);
-                company.beside.retain(|(of, _)| *of != first);
                 company.beside.extend(beside.names.into_iter().map(|name| (first, name)));
-                company.siblings.retain(|(of, _)| *of != first);
                 company.siblings.extend(beside.siblings.into_iter().map(|ino| (first, ino)));
             }
         }
@@ -472,17 +470,16 @@ impl Viewing<'_, '_> {
         Ok(())
     }
 
-    /// A name that goes takes its company with it.
+    /// A file's name that goes takes its company with it. (A directory's parts are noted anew with
+    /// each row.)
     fn leave_company(&mut self, entry: &EntryRecord) -> Result<(), StoreError> {
-        let Some(mut node) = self.node(entry.ino)? else { return Ok(()) };
+        let node = self.node(entry.ino)?.filter(|node| node.kind != Kind::Directory);
+        let Some(mut node) = node else { return Ok(()) };
         let Some(mut company) = node.company.take().filter(|company| company.sibling.is_none())
         else {
             return Ok(());
         };
-        company.parts.retain(|part| part.entry != entry.entry);
-        company.twins.retain(|twin| twin.of != entry.entry);
-        company.beside.retain(|(of, _)| *of != entry.entry);
-        company.siblings.retain(|(of, _)| *of != entry.entry);
+        company.forget(entry.entry);
         node.company = Some(company).filter(|company| !company.is_alone());
         self.nodes.insert(entry.ino, Some(node));
         Ok(())
@@ -707,22 +704,9 @@ impl Viewing<'_, '_> {
         if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
             return Ok((kind.clone(), self.now));
         }
-        let missing = || StoreError::Corrupt(format!("the op that made {file:?} is not here"));
-        let bytes = self.folding.merger.store.batch_with(file.0.journal(), file.0.seq())?;
-        let batch = decode_batch(&bytes.ok_or_else(missing)?).map_err(StoreError::from)?;
-        let context = super::context(&batch.journal, batch.seq);
-        let max = crate::types::limits::BATCH_BYTES_HARD_MAX;
-        let sealer = &self.folding.merger.sealer;
-        let plain = sealer
-            .open_record(&context, &batch.sealed_ops, max)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let numbers = &self.folding.known.numbers;
-        let ops = crate::codec::decode_ops(&plain, |device| numbers.get(device).copied())
-            .map_err(StoreError::from)?;
-        let index = usize::try_from(file.0.seq() - batch.seq).unwrap_or(usize::MAX);
-        match ops.into_iter().nth(index) {
+        match self.folding.merger.op(file.0)? {
             Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
-            _ => Err(missing().into()),
+            _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
         }
     }
 
@@ -747,6 +731,10 @@ impl Viewing<'_, '_> {
             let is_kept = record.nlink > 0 || in_history;
             self.nodes.insert(ino, is_kept.then_some(record));
         }
+        let inodes = self.folding.state.changed().inodes.iter();
+        let conflicted =
+            inodes.filter(|(_, inode)| inode.as_ref().is_some_and(Inode::is_conflicted));
+        self.change.conflicted = conflicted.map(|(file, _)| *file).collect();
         let rows = &mut self.folding.commit;
         rows.merged.faces.extend(
             self.faces

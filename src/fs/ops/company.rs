@@ -215,11 +215,7 @@ pub fn drop_twins(tree: &mut Tree, ino: Ino, of: Option<EntryId>) {
 /// A name is gone, and what stood by it: the next round takes that away.
 pub fn forget(tree: &mut Tree, ino: Ino, gone: EntryId) {
     if tree.peek(ino).is_some_and(|node| node.rec.company.is_some()) {
-        change_company(tree, ino, |company| {
-            company.parts.retain(|part| part.entry != gone);
-            company.beside.retain(|(of, _)| *of != gone);
-            company.siblings.retain(|(of, _)| *of != gone);
-        });
+        change_company(tree, ino, |company| company.forget(gone));
     }
 }
 
@@ -335,7 +331,7 @@ impl Adoption {
         let head = tree.peek(self.ino).and_then(|node| node.rec.head);
         let ino = self.ino;
         change_company(tree, self.main, |company| {
-            company.siblings.retain(|(_, other)| *other != ino)
+            company.siblings.retain(|(_, other)| *other != ino);
         });
         if resolve {
             // The file's own content is written again, over both heads (A6).
