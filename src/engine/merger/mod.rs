@@ -241,7 +241,8 @@ impl Merger {
         now: Timestamp,
         now_us: u64,
     ) -> Result<Round, MergeError> {
-        let kept = Kept::new(self.store.clone(), Arc::clone(&self.known.moves));
+        let (moves, folded) = (Arc::clone(&self.known.moves), self.known.folded.clone());
+        let kept = Kept::new(self.store.clone(), moves, folded);
         let arrivals = self.known.folded.values().sum();
         let mut round = Folding {
             merger: self,
@@ -250,6 +251,7 @@ impl Merger {
             commit: Commit::default(),
             makes: HashMap::new(),
             voids: HashMap::new(),
+            versions: HashMap::new(),
             shown: Vec::new(),
         };
         round.own()?;
@@ -309,6 +311,8 @@ struct Folding<'a> {
     /// Made by the ops of this round.
     makes: HashMap<FileId, Op>,
     voids: HashMap<OpId, u8>,
+    /// Where in the commit the versions of this round stand.
+    versions: HashMap<VersionId, usize>,
     /// Where this device's own ops, folded only now, have left what they touched: there it is
     /// shown until now.
     shown: Vec<(FileId, Name)>,
@@ -334,6 +338,13 @@ impl Folding<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Was this made by another device, in a batch that no round before has folded? Then nothing of
+    /// it stands in the store.
+    fn is_foreign_news(&self, op: OpId) -> bool {
+        let folded = self.merger.known.folded.get(&op.journal());
+        op.journal() != self.merger.own && folded.is_none_or(|last| op.seq() > *last)
     }
 
     fn note_shown(&mut self) {
@@ -546,7 +557,8 @@ impl Folding<'_> {
                 }
                 let hlc = stamp.key.hlc;
                 let record = VersionRecord { hlc, size_bytes, mtime, content, interim };
-                self.commit.versions_put.push((file, VersionId(stamp.id), record));
+                self.versions.insert(id, self.commit.versions_put.len());
+                self.commit.versions_put.push((file, id, record));
             }
             _ => {}
         }
@@ -569,9 +581,9 @@ impl Folding<'_> {
         rows.inodes.extend(changed.inodes);
         let versions = changed.versions.into_iter();
         rows.versions.extend(versions.map(|((file, id), version)| (file, id, version)));
-        if *self.known.moves != moves {
+        if !Arc::ptr_eq(&self.known.moves, &moves) {
             rows.moves = moved(&self.known.moves, &moves);
-            self.known.moves = Arc::new(moves);
+            self.known.moves = moves;
         }
         Ok(Round { commit: self.commit, view, known: self.known })
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Folding, MergeError};
-use crate::merge::{Policy, Row, RowKind, is_visible, list, list_name};
+use crate::merge::{Policy, Records, Row, RowKind, is_visible, list, list_name};
 use crate::store::StoreError;
 use crate::types::merged::{AttrName, Inode, Key};
 use crate::types::{
@@ -68,6 +68,7 @@ pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, M
         faces: HashMap::new(),
         links: HashMap::new(),
         placed: HashSet::new(),
+        fresh_directories: HashSet::new(),
         queue: Vec::new(),
         done: HashSet::new(),
         change: ViewChange::default(),
@@ -89,6 +90,8 @@ struct Viewing<'a, 'b> {
     links: HashMap<Ino, i64>,
     /// Directories that were given a name in this change.
     placed: HashSet<Ino>,
+    /// Directories of which the store shows nothing yet.
+    fresh_directories: HashSet<Ino>,
     /// Directories to look at as a whole, met on the way.
     queue: Vec<Ino>,
     done: HashSet<Ino>,
@@ -127,7 +130,7 @@ impl Viewing<'_, '_> {
         let state = &self.folding.state;
         let mut look: Vec<(FileId, Name)> = self.folding.shown.clone();
         for (id, entry) in &state.changed().entries {
-            let before = self.folding.merger.store.merged_entry(*id)?;
+            let before = self.folding.state.records().entry(*id)?;
             for place in [before.and_then(|entry| entry.place), entry.clone().and_then(|e| e.place)]
             {
                 look.extend(place.map(|place| (place.parent, place.name)));
@@ -165,6 +168,7 @@ impl Viewing<'_, '_> {
     fn face(&self, file: FileId) -> Result<Ino, StoreError> {
         match self.faces.get(&file) {
             Some(ino) => Ok(*ino),
+            None if self.folding.is_foreign_news(file.0) => Ok(Ino::from(file)),
             None => self.folding.merger.store.face(file),
         }
     }
@@ -209,9 +213,7 @@ impl Viewing<'_, '_> {
             }
             if is_simple {
                 for (name, row) in rows {
-                    let hash = self.folding.merger.hasher.hash(name.as_bytes());
-                    let shown = self.folding.merger.store.entry(ino, hash)?;
-                    let shown = shown.into_iter().find(|entry| entry.name == name);
+                    let shown = self.shown_at(ino, &name)?;
                     let row = row.map(|row| (row, Beside::default()));
                     self.row(ino, name, shown, row)?;
                 }
@@ -219,6 +221,16 @@ impl Viewing<'_, '_> {
             }
         }
         self.whole(ino, &files, is_crowded)
+    }
+
+    /// What the store shows at a name.
+    fn shown_at(&self, ino: Ino, name: &Name) -> Result<Option<EntryRecord>, StoreError> {
+        if self.fresh_directories.contains(&ino) {
+            return Ok(None);
+        }
+        let hash = self.folding.merger.hasher.hash(name.as_bytes());
+        let shown = self.folding.merger.store.entry(ino, hash)?;
+        Ok(shown.into_iter().find(|entry| entry.name == *name))
     }
 
     fn whole(&mut self, ino: Ino, files: &[FileId], was_crowded: bool) -> Result<(), MergeError> {
@@ -399,6 +411,9 @@ impl Viewing<'_, '_> {
             node.parent = parent;
             self.nodes.insert(ino, Some(node));
             self.change.live_nodes += 1;
+            if files.len() == 1 && self.folding.is_foreign_news(files[0].0) {
+                self.fresh_directories.insert(ino);
+            }
             self.queue.push(ino);
         }
         Ok(ino)
@@ -535,7 +550,10 @@ impl Viewing<'_, '_> {
     fn file_node(&mut self, row: &Row) -> Result<Ino, MergeError> {
         let file = row.inode;
         let face = self.face(file)?;
-        let node = self.node(face)?.filter(|node| node.file == Some(file));
+        let node = match self.folding.is_foreign_news(file.0) {
+            true if !self.nodes.contains_key(&face) => None,
+            _ => self.node(face)?.filter(|node| node.file == Some(file)),
+        };
         match node {
             Some(node) if node.head == row.head => Ok(face),
             // Written again by who decided between heads: nothing changes for who reads it.
@@ -688,10 +706,8 @@ impl Viewing<'_, '_> {
     }
 
     fn version(&self, file: FileId, id: VersionId) -> Result<Option<VersionRecord>, StoreError> {
-        let fresh = self.folding.commit.versions_put.iter().rev();
-        let fresh = fresh.filter(|(of, version, _)| (*of, *version) == (file, id));
-        match fresh.map(|(_, _, record)| record.clone()).next() {
-            Some(record) => Ok(Some(record)),
+        match self.folding.versions.get(&id) {
+            Some(at) => Ok(Some(self.folding.commit.versions_put[*at].2.clone())),
             None => self.folding.merger.store.version(file, id),
         }
     }
