@@ -550,10 +550,9 @@ impl Viewing<'_, '_> {
     fn file_node(&mut self, row: &Row) -> Result<Ino, MergeError> {
         let file = row.inode;
         let face = self.face(file)?;
-        let node = match self.folding.is_foreign_news(file.0) {
-            true if !self.nodes.contains_key(&face) => None,
-            _ => self.node(face)?.filter(|node| node.file == Some(file)),
-        };
+        let is_news = self.folding.is_foreign_news(file.0) && !self.nodes.contains_key(&face);
+        let node = if is_news { None } else { self.node(face)? };
+        let node = node.filter(|node| node.file == Some(file));
         match node {
             Some(node) if node.head == row.head => Ok(face),
             // Written again by who decided between heads: nothing changes for who reads it.
