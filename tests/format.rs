@@ -70,6 +70,7 @@ fn node() -> NodeRecord {
         head: Some(VersionId(id(301))),
         parent: Ino(1),
         xattrs: BTreeMap::from([(b"user.note".to_vec(), b"hello".to_vec())]),
+        company: None,
     }
 }
 

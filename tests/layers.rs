@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What is named only there, tests aside.
-const HOMES: [(&[&str], &[&str]); 13] = [
+const HOMES: [(&[&str], &[&str]); 14] = [
     (&["rusqlite"], &["store"]),
     (&["zstd"], &["chunk"]),
     (&["fastcdc"], &["chunk"]),
@@ -17,6 +17,7 @@ const HOMES: [(&[&str], &[&str]); 13] = [
     (&["SystemTime", "now"], &["env"]),
     (&["iroh"], &["net"]),
     (&["tokio"], &["net", "engine"]),
+    (&["diffy"], &["engine"]),
     (&["fuser"], &["mount"]),
     (&["libc"], &["mount"]),
 ];

@@ -5,88 +5,12 @@ mod kit;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use kit::pair::{Joined, holds, listen, seen, ticket, told};
 use kit::{Mount, mount_again, tidefs};
 use tidefs::codec::{decode_ticket, encode_ticket};
 use tidefs::types::Ticket;
-
-/// How long a change may take to be seen on the other device, however busy the machine.
-const SEEN_WAIT: Duration = Duration::from_mins(1);
-
-fn told(base: &Path, words: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidefs"));
-    command.current_dir(base).arg("--state").arg(base.join("state")).args(words);
-    let output = command.output().expect("the program starts");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
-/// Mounted again to listen on loopback alone, as the device `ada-desk`.
-fn listen(ada: &Mount) {
-    tidefs(ada.base(), &["umount", "point"]);
-    tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "--name", "ada-desk", "point"]);
-}
-
-fn ticket(ada: &Mount, more: &[&str]) -> String {
-    let ticket = told(ada.base(), &[&["invite", "point"], more].concat()).expect("a ticket");
-    ticket.trim().to_owned()
-}
-
-/// A second device, joined and mounted on `there` beside a state of its own.
-struct Joined {
-    dir: tempfile::TempDir,
-}
-
-impl Joined {
-    fn new(ada: &Mount) -> Self {
-        Self::with_role(ada, "writer")
-    }
-
-    fn with_role(ada: &Mount, role: &str) -> Self {
-        listen(ada);
-        let ticket = ticket(ada, &["--role", role]);
-        let dir = tempfile::tempdir().expect("a directory");
-        let words = ["join", &ticket, "there", "--name", "bob-laptop", "-o", "listen=127.0.0.1:0"];
-        let said = told(dir.path(), &words).expect("joins");
-        let of_whom = format!("joined workspace \"point\" of ada-desk as {role}");
-        assert!(said.contains(&of_whom) && said.contains("called \"bob-laptop\""), "{said}");
-        assert!(said.contains("mounted on there"), "{said}");
-        Self { dir }
-    }
-
-    fn point(&self) -> std::path::PathBuf {
-        self.dir.path().join("there")
-    }
-
-    fn stop(&self) {
-        tidefs(self.dir.path(), &["umount", "there"]);
-    }
-
-    fn start(&self) {
-        tidefs(self.dir.path(), &["mount", "-o", "listen=127.0.0.1:0", "there"]);
-    }
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.point()).status());
-    }
-}
-
-#[track_caller]
-fn seen(what: &str, is_there: impl Fn() -> bool) {
-    let until = Instant::now() + SEEN_WAIT;
-    while !is_there() {
-        assert!(Instant::now() < until, "not seen on the other device: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn holds(path: &Path, bytes: &[u8]) -> bool {
-    fs::read(path).is_ok_and(|found| found == bytes)
-}
 
 #[test]
 fn what_is_done_on_one_mount_shows_on_the_other() {
@@ -235,7 +159,7 @@ fn a_readers_mount_is_read_only_and_says_why() {
 #[test]
 fn a_ticket_that_is_no_good_is_refused_with_the_reason() {
     let Some(ada) = Mount::new() else { return };
-    listen(&ada);
+    listen(&ada, "");
     let home = tempfile::tempdir().expect("a directory");
     let refused = |ticket: &str, expected: &str| {
         let error = told(home.path(), &["join", ticket]).expect_err(expected);

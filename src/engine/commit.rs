@@ -6,8 +6,9 @@
 //! the last changes, never some in the middle.
 
 mod deliver;
+mod texts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer}
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
 use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
 use crate::types::{
-    ChunkRef, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash, NodeRecord, Op, PatchData,
-    PatchExtent, Timestamp, VersionId, VersionRecord,
+    ChunkRef, ConflictResolution, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash,
+    NodeRecord, Op, PatchData, PatchExtent, Timestamp, VersionId, VersionRecord,
 };
 
 /// Pause before a commit that found the disk full is tried again.
@@ -44,6 +45,11 @@ pub trait Source: Send + std::marker::Sync {
     fn merged(&self, change: ViewChange);
     /// Appends an op of this device's own that no file operation makes.
     fn emit(&self, op: Op);
+    /// The whole content of a version, all of whose chunks are here.
+    ///
+    /// # Errors
+    /// If the store cannot read it.
+    fn read_version(&self, file: FileId, version: VersionId) -> Result<Vec<u8>, EngineError>;
     /// A chunk's plain bytes.
     ///
     /// # Errors
@@ -102,6 +108,8 @@ pub enum DraftTarget {
         id: VersionId,
         /// The head before.
         parent: Option<VersionId>,
+        /// Heads beside it that a person has decided against.
+        resolved: Vec<VersionId>,
         /// The head before, if history need not keep it.
         replaces: Option<VersionId>,
         /// History need not keep this one either.
@@ -224,6 +232,8 @@ struct Committer {
     unfinished: Option<Changes>,
     /// Why nothing can be stored any more.
     latched: Option<String>,
+    /// Files that have several heads, to be merged if that is asked for.
+    forked: BTreeSet<FileId>,
     /// Commits since the last durable one.
     not_durable: bool,
     /// Holds the lock as long as the store is open; let go of last.
@@ -256,6 +266,7 @@ impl Committer {
             env: workspace.env.clone(),
             unfinished: None,
             latched: None,
+            forked: BTreeSet::new(),
             not_durable: false,
             _workspace: workspace,
         }
@@ -263,6 +274,12 @@ impl Committer {
 
     fn run(&mut self) -> Result<(), EngineError> {
         let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
+        if self.merger.conflicts() == ConflictResolution::Merge {
+            self.forked.extend(self.store.conflicted()?.into_iter().map(|(file, _)| file));
+        }
+        if self.merger.needs_a_round() {
+            self.handle.nudge(super::Urgency::Soon);
+        }
         loop {
             let asked = self.handle.next();
             for (delivery, reply) in asked.deliveries {
@@ -275,10 +292,11 @@ impl Committer {
             for reply in asked.syncs {
                 reply(result.as_ref().copied().map_err(EngineError::summary));
             }
-            if self.merger.has_own_to_fold()
-                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
-            {
-                tracing::warn!("this device's own changes wait to be merged: {error}");
+            self.fold_own();
+            match self.merge_texts() {
+                Ok(true) => self.fold_own(),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("texts changed apart wait to be merged: {error}"),
             }
             if asked.stop {
                 if let Err(error) = self.writer.checkpoint() {
@@ -290,6 +308,14 @@ impl Committer {
                 std::thread::sleep(FULL_RETRY);
                 self.handle.nudge(super::Urgency::Soon);
             }
+        }
+    }
+
+    fn fold_own(&mut self) {
+        if self.merger.needs_a_round()
+            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+        {
+            tracing::warn!("this device's own changes wait to be merged: {error}");
         }
     }
 
@@ -360,7 +386,7 @@ impl Committer {
             if let DraftTarget::Version { file, detached, .. } = draft.target {
                 let shared = self.merger.is_shared() && !detached;
                 if let Some(Op::Write { parents, .. }) = writes.last_mut().filter(|_| shared) {
-                    merger::add(parents, self.merger.heads(file)?);
+                    merger::add(parents, self.merger.stands_for(file, parents)?);
                 }
             }
             stored.push(settled);
@@ -451,7 +477,8 @@ impl Committer {
 /// A document that an editor's save has put under another number.
 fn saved_face((ino, record): &(Ino, Option<NodeRecord>)) -> Option<(FileId, Option<Ino>)> {
     let file = record.as_ref().filter(|record| record.nlink > 0)?.file?;
-    (Ino::from(file) != *ino).then_some((file, Some(*ino)))
+    let is_sibling = record.as_ref()?.company.as_ref().is_some_and(|c| c.sibling.is_some());
+    (Ino::from(file) != *ino && !is_sibling).then_some((file, Some(*ino)))
 }
 
 /// The head that a patch can be laid over, where one will do: a sync waits, and the change is
@@ -503,11 +530,13 @@ fn record_version(draft: &TakenDraft, content: Content, commit: &mut Commit, wri
     let size_bytes = draft.size_bytes;
     match draft.target {
         DraftTarget::Nameless | DraftTarget::Fold { .. } => {}
-        DraftTarget::Version { file, id, parent, replaces, interim, mtime, .. } => {
+        DraftTarget::Version {
+            file, id, parent, ref resolved, replaces, interim, mtime, ..
+        } => {
             let is_base =
                 matches!(&content, Content::Patch { base, .. } if Some(*base) == replaces);
             commit.versions_removed.extend(replaces.filter(|_| !is_base).map(|old| (file, old)));
-            let parents = parent.into_iter().collect();
+            let parents = parent.into_iter().chain(resolved.iter().copied()).collect();
             let hlc = Hlc::default();
             let record =
                 VersionRecord { hlc, size_bytes, mtime, content: content.clone(), interim };

@@ -22,6 +22,10 @@ pub struct Status {
     /// What it holds.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Files that were changed on devices apart, and that nobody has settled since.
+    pub conflicts: u64,
+    /// How they are shown.
+    pub conflict_resolution: String,
     /// Free on the disk below, in bytes.
     pub disk_free_bytes: u64,
     /// Size of the disk below, in bytes.
@@ -45,6 +49,8 @@ pub fn status(dir: &Path, env: &Env) -> Result<Status, EngineError> {
         encryption: settings.encryption,
         compression: settings.compression,
         counts,
+        conflicts: store.conflicts()?,
+        conflict_resolution: store.conflicts_shown()?.to_string(),
         disk_free_bytes: space.available_bytes,
         disk_total_bytes: space.total_bytes,
     })

@@ -21,8 +21,8 @@ use crate::env::{Env, Lock};
 use crate::keys::{Chain, DeviceKey};
 use crate::store::{Commit, DATABASE_FILE, Store, Sync, Writer};
 use crate::types::{
-    DeviceId, FileId, Hlc, Ino, Kind, NameHasher, NodeRecord, Op, Settings, SharedSecret,
-    Timestamp, Welcome, WorkspaceId,
+    ConflictResolution, DeviceId, FileId, Hlc, Ino, Kind, NameHasher, NodeRecord, Op, Settings,
+    SharedSecret, Timestamp, Welcome, WorkspaceId,
 };
 
 /// The format of the directory as a whole.
@@ -278,6 +278,7 @@ fn root(mode: u32, uid: u32, gid: u32, now: Timestamp) -> NodeRecord {
         head: None,
         parent: Ino::ROOT,
         xattrs: std::collections::BTreeMap::new(),
+        company: None,
     }
 }
 
@@ -342,6 +343,13 @@ impl OpenWorkspace {
     /// If it was taken before.
     pub fn take_merger(&mut self) -> Merger {
         self.merger.take().expect("one commit thread a workspace")
+    }
+
+    /// Files with several heads are to be shown so.
+    pub fn set_conflicts(&mut self, conflicts: ConflictResolution) {
+        if let Some(merger) = &mut self.merger {
+            merger.set_conflicts(conflicts);
+        }
     }
 
     /// The number of this device's next op.

@@ -87,6 +87,11 @@ impl Source for Inner {
         self.tree.lock().emit(op);
     }
 
+    fn read_version(&self, file: FileId, version: VersionId) -> Result<Vec<u8>, EngineError> {
+        Inner::read_version(self, file, version)
+            .map_err(|error| EngineError::Read(error.to_string()))
+    }
+
     fn open_chunk(&self, chunk: &ChunkRef) -> Result<Arc<[u8]>, EngineError> {
         Inner::open_chunk(self, chunk).map_err(|error| EngineError::Read(error.to_string()))
     }
@@ -148,6 +153,12 @@ fn writes_version_of(node: &Node) -> bool {
         && node.body.as_ref().is_some_and(|body| body.changed)
 }
 
+/// Does history name it?
+fn is_in_history(rec: &NodeRecord) -> bool {
+    let is_sibling = rec.company.as_ref().is_some_and(|company| company.sibling.is_some());
+    rec.kind == Kind::Regular && rec.head.is_some() && rec.file.is_some() && !is_sibling
+}
+
 /// Freezes a file's draft for the commit; `version` is the op that will tell of it.
 fn take_draft(ino: Ino, node: &mut Node, version: Option<VersionId>) -> Option<TakenDraft> {
     let is_open = node.write_opens > 0;
@@ -155,7 +166,8 @@ fn take_draft(ino: Ino, node: &mut Node, version: Option<VersionId>) -> Option<T
     assert!(body.frozen.is_none(), "one commit at a time");
     let target = match (version, node.rec.file) {
         (Some(id), Some(file)) => {
-            version_target(&mut node.rec, body, file, id, (is_open, node.detached))
+            let resolved = std::mem::take(&mut node.resolved);
+            version_target(&mut node.rec, body, file, id, (is_open, node.detached), resolved)
         }
         (None, Some(file))
             if !body.changed && body.fold && body.patch_count > 0 && body.is_local =>
@@ -167,7 +179,8 @@ fn take_draft(ino: Ino, node: &mut Node, version: Option<VersionId>) -> Option<T
     };
     let frozen = Arc::new(std::mem::take(&mut body.dirty));
     body.frozen = Some(Arc::clone(&frozen));
-    let may_patch = body.takes_patches() && !body.rebase;
+    let rewrites = matches!(&target, DraftTarget::Version { resolved, .. } if !resolved.is_empty());
+    let may_patch = body.takes_patches() && !body.rebase && !rewrites;
     body.changed = false;
     body.keep_version = false;
     Some(TakenDraft {
@@ -188,19 +201,20 @@ fn version_target(
     file: FileId,
     id: VersionId,
     (is_open, detached): (bool, bool),
+    resolved: Vec<VersionId>,
 ) -> DraftTarget {
     let interim = is_open && !body.keep_version;
     let parent = rec.head.replace(id);
     let replaces = parent.filter(|_| body.head_is_interim);
     body.head_is_interim = interim;
-    DraftTarget::Version { file, id, parent, replaces, interim, mtime: rec.mtime, detached }
+    let mtime = rec.mtime;
+    DraftTarget::Version { file, id, parent, resolved, replaces, interim, mtime, detached }
 }
 
 /// What the store keeps of a node: nothing of what has no name, unless history names it.
 fn stored_record(node: &Node) -> Option<NodeRecord> {
     let rec = &node.rec;
-    let in_history = rec.kind == Kind::Regular && rec.head.is_some() && rec.file.is_some();
-    (rec.nlink > 0 || in_history && !node.detached).then(|| rec.clone())
+    (rec.nlink > 0 || is_in_history(rec) && !node.detached).then(|| rec.clone())
 }
 
 fn settle_draft(tree: &mut Tree, draft: StoredDraft) {

@@ -8,7 +8,7 @@ use super::body::Body;
 use super::dir::{DIR_NAMES_MAX, Dir, Entry};
 use super::tree::Tree;
 use super::{FsError, FsResult, Inner};
-use crate::chunk::{ExtentMap, Item, Manifest};
+use crate::chunk::{self, ExtentMap, Item, Manifest};
 use crate::store::StoreError;
 use crate::types::{
     ChunkId, ChunkRef, Content, EntryRecord, FileId, Ino, NameHash, NodeRecord, PatchData,
@@ -182,6 +182,14 @@ impl Inner {
         }
         let is_local = !self.store.wants_chunks()?;
         Ok(Body { is_local, ..Body::of(Arc::new(base), patches, count) })
+    }
+
+    /// The whole content of a version. May wait for a peer's chunks, as reading does.
+    pub(super) fn read_version(&self, file: FileId, id: VersionId) -> FsResult<Vec<u8>> {
+        let size = self.version(file, id)?.size_bytes;
+        let body = self.fetch_body(Some((file, id)))?;
+        let mut open = |chunk: &ChunkRef| self.open_chunk(chunk);
+        chunk::read_range(&body.base, &body.layers(), 0, size, size, &mut open)
     }
 
     fn version(&self, file: FileId, id: VersionId) -> FsResult<VersionRecord> {

@@ -37,7 +37,7 @@ use crate::engine::{
 };
 use crate::env::Env;
 use crate::store::Store;
-use crate::types::{ChunkId, Ino, Name, Role, Timestamp};
+use crate::types::{ChunkId, ConflictResolution, Ino, Name, Role, Timestamp};
 use cache::ChunkCache;
 use load::{Loaded, Miss};
 use space::{OP_BYTES, Space};
@@ -82,11 +82,17 @@ pub struct Options {
     pub read_only: bool,
     /// Bound of caches and drafts, in bytes (`max_memory_mb`).
     pub memory_bytes_max: u64,
+    /// What becomes of files that were changed on two devices apart.
+    pub conflict_resolution: ConflictResolution,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { read_only: false, memory_bytes_max: 512 << 20 }
+        Self {
+            read_only: false,
+            memory_bytes_max: 512 << 20,
+            conflict_resolution: ConflictResolution::default(),
+        }
     }
 }
 
@@ -166,7 +172,8 @@ impl Filesystem {
     ///
     /// # Errors
     /// If the commit thread cannot be started.
-    pub fn serve(workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+    pub fn serve(mut workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+        workspace.set_conflicts(options.conflict_resolution);
         let memory = options.memory_bytes_max;
         let pending = PendingOps::new(workspace.journal_number(), workspace.next_seq());
         let live_nodes = workspace.store.live_nodes()?;

@@ -15,8 +15,8 @@ use super::{FsError, Stop};
 use crate::engine::PendingOps;
 use crate::types::limits::NAME_BYTES_MAX;
 use crate::types::{
-    EntryId, EntryRecord, FileId, Ino, Kind, Name, NameError, NameHash, NameHasher, NodeRecord, Op,
-    OpId, Timestamp,
+    AttrChange, EntryId, EntryRecord, FileId, Ino, Kind, Name, NameError, NameHash, NameHasher,
+    NodeRecord, Op, OpId, Timestamp, VersionId,
 };
 
 /// Rough memory of a node with its LRU slot, in bytes.
@@ -42,6 +42,8 @@ pub struct Node {
     /// A peer's change has taken the file's name: only what was open before leads here, and what
     /// it writes stands beside the peer's.
     pub detached: bool,
+    /// Heads that the next version takes the place of, beside the one below it.
+    pub resolved: Vec<VersionId>,
 }
 
 impl Node {
@@ -55,6 +57,7 @@ impl Node {
             opens: 0,
             write_opens: 0,
             detached: false,
+            resolved: Vec::new(),
         }
     }
 
@@ -281,6 +284,24 @@ impl Tree {
         }
     }
 
+    /// Tells of an attribute that was changed, of each of the directories that are one here.
+    pub fn emit_attr(&mut self, ino: Ino, change: &AttrChange) {
+        let Some(rec) = self.peek(ino).map(|node| &node.rec).filter(|rec| rec.nlink > 0) else {
+            return;
+        };
+        let parts = rec.company.iter().flat_map(|company| &company.parts);
+        let mut files: Vec<FileId> = match rec.kind {
+            Kind::Directory => parts.map(|part| FileId(part.entry.0)).collect(),
+            _ => Vec::new(),
+        };
+        if files.is_empty() {
+            files.extend(rec.file);
+        }
+        for file in files {
+            self.emit(Op::Attr { file, change: change.clone() });
+        }
+    }
+
     /// Appends an op to this device's journal.
     pub fn emit(&mut self, op: Op) -> OpId {
         self.pending.push(op)
@@ -389,5 +410,6 @@ pub fn new_record(file: FileId, kind: Kind, parent: Ino, now: Timestamp) -> Node
         head: None,
         parent,
         xattrs: std::collections::BTreeMap::new(),
+        company: None,
     }
 }

@@ -21,7 +21,8 @@ pub fn fold<R: Records>(state: &mut State<R>, stamp: &Stamp<'_>, op: &Op) -> Res
             let attrs = [AttrChange::Mode(*mode), AttrChange::Uid(*uid), AttrChange::Gid(*gid)];
             let attrs = attrs.map(|change| (AttrName::of(&change), (stamp.key, change)));
             let is_directory = *kind == Kind::Directory;
-            let inode = Inode { is_directory, attrs: attrs.into(), ..Inode::default() };
+            let special = ContentHash::of_special(kind);
+            let inode = Inode { is_directory, special, attrs: attrs.into(), ..Inode::default() };
             let file = FileId(stamp.id);
             state.put_inode(file, inode);
             add_entry(state, stamp, file, *parent, name, is_directory)

@@ -1,6 +1,7 @@
 //! The tree as the merge sees it: kept records, and what the ops folded now changed of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::types::merged::{Entry, Inode, Move, Version};
 use crate::types::{EntryId, FileId, Name, VersionId};
@@ -44,7 +45,7 @@ pub trait Records {
     ///
     /// # Errors
     /// As [`Records::entry`].
-    fn moves(&self) -> Result<Vec<Move>, Self::Error>;
+    fn moves(&self) -> Result<Arc<Vec<Move>>, Self::Error>;
 }
 
 /// A workspace of which nothing is kept elsewhere: the state holds it all.
@@ -78,8 +79,8 @@ impl Records for NoRecords {
         Ok(BTreeSet::new())
     }
 
-    fn moves(&self) -> Result<Vec<Move>, Self::Error> {
-        Ok(Vec::new())
+    fn moves(&self) -> Result<Arc<Vec<Move>>, Self::Error> {
+        Ok(Arc::default())
     }
 }
 
@@ -96,6 +97,8 @@ pub struct Changed {
     pub children: HashMap<FileId, BTreeMap<EntryId, bool>>,
     /// Entries that got their first `Unlink` (true) or went.
     pub removed: BTreeMap<EntryId, bool>,
+    /// Entries that were put under a name, whether they still stand there or not.
+    named: HashMap<(FileId, Name), BTreeSet<EntryId>>,
 }
 
 /// The tree: what [`Records`] has, under what was changed since.
@@ -103,7 +106,7 @@ pub struct Changed {
 pub struct State<R> {
     records: R,
     changed: Changed,
-    moves: Vec<Move>,
+    moves: Arc<Vec<Move>>,
     arrivals: u64,
 }
 
@@ -122,6 +125,11 @@ impl<R: Records> State<R> {
         Ok(state)
     }
 
+    /// What was kept before.
+    pub fn records(&self) -> &R {
+        &self.records
+    }
+
     /// How many ops have arrived.
     pub fn arrivals(&self) -> u64 {
         self.arrivals
@@ -132,7 +140,7 @@ impl<R: Records> State<R> {
     }
 
     /// What was changed, to be kept, and the log of moves as it is now.
-    pub fn into_changed(self) -> (Changed, Vec<Move>) {
+    pub fn into_changed(self) -> (Changed, Arc<Vec<Move>>) {
         (self.changed, self.moves)
     }
 
@@ -185,17 +193,14 @@ impl<R: Records> State<R> {
     /// As [`State::new`].
     pub fn named(&self, directory: FileId, name: &Name) -> Result<BTreeSet<EntryId>, R::Error> {
         let mut named = self.records.named(directory, name)?;
-        for (id, is_there) in self.changed.children.get(&directory).into_iter().flatten() {
-            let stands = *is_there
-                && self.entry(*id)?.is_some_and(|entry| {
-                    entry.place.is_some_and(|at| at.parent == directory && at.name == *name)
-                });
-            if stands {
-                named.insert(*id);
-            } else {
-                named.remove(id);
-            }
-        }
+        named.extend(self.changed.named.get(&(directory, name.clone())).into_iter().flatten());
+        named.retain(|id| match self.changed.entries.get(id) {
+            Some(entry) => entry
+                .as_ref()
+                .and_then(|entry| entry.place.as_ref())
+                .is_some_and(|at| at.parent == directory && at.name == *name),
+            None => true,
+        });
         Ok(named)
     }
 
@@ -220,7 +225,7 @@ impl<R: Records> State<R> {
     }
 
     pub(super) fn moves_mut(&mut self) -> &mut Vec<Move> {
-        &mut self.moves
+        Arc::make_mut(&mut self.moves)
     }
 
     /// Keeps an entry, where it stands now.
@@ -228,6 +233,10 @@ impl<R: Records> State<R> {
         let before = self.entry(id)?.and_then(|entry| entry.place).map(|place| place.parent);
         let after = entry.place.as_ref().map(|place| place.parent);
         self.note_child(id, before, after);
+        if let Some(place) = &entry.place {
+            let at = (place.parent, place.name.clone());
+            self.changed.named.entry(at).or_default().insert(id);
+        }
         if !entry.removals.is_empty() {
             self.changed.removed.insert(id, true);
         }

@@ -186,8 +186,8 @@ pub fn faces<R: Records>(state: &State<R>, file: FileId) -> Result<Vec<VersionId
 
 /// What a file holds, whatever of it is shown; one never written is empty.
 fn contents<R: Records>(state: &State<R>, file: FileId) -> Result<BTreeSet<ContentHash>, R::Error> {
-    let Inode { heads, .. } = state.inode(file)?.unwrap_or_default();
-    let mut contents = BTreeSet::new();
+    let Inode { heads, special, .. } = state.inode(file)?.unwrap_or_default();
+    let mut contents: BTreeSet<ContentHash> = special.into_iter().collect();
     for id in heads {
         contents.extend(state.version(file, id)?.map(|version| version.content));
     }

@@ -1,5 +1,7 @@
 //! What the merge keeps under the view, and what is wanted from peers.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,9 @@ use super::write::signed;
 use super::{Store, StoreError};
 use crate::codec::{decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
-use crate::types::{ChunkId, ChunkRef, DeviceId, EntryId, FileId, Ino, Name, OpId, VersionId};
+use crate::types::{
+    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, FileId, Ino, Name, OpId, VersionId,
+};
 
 /// What one commit changes of it, `None` for what goes.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,8 @@ pub struct MergedRows {
     pub faces: Vec<(FileId, Option<Ino>)>,
     /// Directories in which something stands beside its name (or no longer does).
     pub crowded: Vec<(Ino, bool)>,
+    /// How the view shows files with several heads, if that changed.
+    pub conflicts: Option<ConflictResolution>,
     /// Chunks that the tree names and that are not here (or now are).
     pub wanted: Vec<(ChunkId, Option<Wanted>)>,
 }
@@ -196,6 +202,54 @@ impl Store {
             let mut select = db.prepare_cached("SELECT journal, seq FROM folded")?;
             let rows = select.query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How the view that is stored shows files with several heads.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn conflicts_shown(&self) -> Result<ConflictResolution, StoreError> {
+        self.with_reader(|db| {
+            let mut select =
+                db.prepare_cached("SELECT value FROM meta WHERE key = 'conflict_resolution'")?;
+            let number: Option<usize> = select.query_row([], |row| row.get(0)).optional()?;
+            let known = number.and_then(|number| ConflictResolution::ALL.get(number));
+            Ok(known.copied().unwrap_or_default())
+        })
+    }
+
+    /// How many files were changed on devices apart, and not settled since.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn conflicts(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for (file, inode) in self.conflicted()? {
+            let mut contents = HashSet::new();
+            for head in inode.heads {
+                contents.extend(self.merged_version(file, head)?.map(|version| version.content));
+            }
+            count += u64::from(contents.len() > 1);
+        }
+        Ok(count)
+    }
+
+    /// The files that have several heads.
+    ///
+    /// # Errors
+    /// As [`Store::merged_entry`].
+    pub fn conflicted(&self) -> Result<Vec<(FileId, Inode)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select =
+                db.prepare_cached("SELECT id, record FROM merged_inode WHERE conflicted")?;
+            let mut rows = select.query([])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let inode = decode_merged(&row.get::<_, Vec<u8>>(1)?)?;
+                found.push((FileId::from_packed(unsigned(row, 0)?), inode));
+            }
+            Ok(found)
         })
     }
 
@@ -370,11 +424,15 @@ fn put_records(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), S
         };
     }
     let mut put =
-        transaction.prepare_cached("INSERT OR REPLACE INTO merged_inode VALUES (?1, ?2)")?;
+        transaction.prepare_cached("INSERT OR REPLACE INTO merged_inode VALUES (?1, ?2, ?3)")?;
     let mut remove = transaction.prepare_cached("DELETE FROM merged_inode WHERE id = ?1")?;
     for (id, inode) in &rows.inodes {
         match inode {
-            Some(inode) => put.execute(params![signed(id.packed()), encode_merged(inode)])?,
+            Some(inode) => put.execute(params![
+                signed(id.packed()),
+                inode.is_conflicted(),
+                encode_merged(inode)
+            ])?,
             None => remove.execute([signed(id.packed())])?,
         };
     }
@@ -405,6 +463,12 @@ fn put_faces(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
                 transaction.prepare_cached("DELETE FROM face WHERE file = ?1")?.execute([file])?
             }
         };
+    }
+    if let Some(conflicts) = rows.conflicts {
+        let number = ConflictResolution::ALL.iter().position(|way| *way == conflicts);
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('conflict_resolution', ?1)")?
+            .execute([number])?;
     }
     for (ino, is_crowded) in &rows.crowded {
         let sql = if *is_crowded {

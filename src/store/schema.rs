@@ -52,7 +52,9 @@ const MIGRATIONS: &[&str] = &[
         removed INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE INDEX merged_child ON merged_entry (parent, name);
     CREATE INDEX merged_removed ON merged_entry (id) WHERE removed;
-    CREATE TABLE merged_inode (id INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    CREATE TABLE merged_inode (
+        id INTEGER PRIMARY KEY, conflicted INTEGER NOT NULL, record BLOB NOT NULL);
+    CREATE INDEX merged_conflicted ON merged_inode (id) WHERE conflicted;
     CREATE TABLE merged_version (
         file INTEGER NOT NULL, id INTEGER NOT NULL, record BLOB NOT NULL,
         PRIMARY KEY (file, id)) WITHOUT ROWID;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{ChunkId, VersionId};
+use super::{ChunkId, Kind, VersionId};
 
 /// The key that opens one chunk. It travels only inside sealed manifests and sealed ops.
 #[derive(
@@ -83,6 +83,21 @@ impl PatchExtent {
 pub struct ContentHash(pub [u8; 32]);
 
 impl ContentHash {
+    /// Of a symbolic link or special file, which no `Write` tells of; `None` for other kinds.
+    pub fn of_special(kind: &Kind) -> Option<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"s").update(&[kind.bits()]);
+        match kind {
+            Kind::Regular | Kind::Directory => return None,
+            Kind::Symlink(target) => hasher.update(target),
+            Kind::CharDevice(device) | Kind::BlockDevice(device) => {
+                hasher.update(&device.to_le_bytes())
+            }
+            Kind::Fifo | Kind::Socket => &mut hasher,
+        };
+        Some(Self(*hasher.finalize().as_bytes()))
+    }
+
     /// Of content as an op tells of it; `base` is that of the version below a patch.
     pub fn of(size_bytes: u64, content: &Content, base: Option<ContentHash>) -> Self {
         let mut hasher = blake3::Hasher::new();

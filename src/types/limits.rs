@@ -34,6 +34,9 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// What a reader accepts as one batch.
 pub const BATCH_BYTES_HARD_MAX: usize = 4 << 20;
 
+/// Longer texts are not merged: they stand side by side.
+pub const TEXT_MERGE_BYTES_MAX: u64 = 1 << 20;
+
 /// A segment file is closed once it has grown past this.
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Space that is never given to users' writes: enough to commit what was already accepted.

@@ -108,6 +108,8 @@ impl AttrName {
 pub struct Inode {
     /// Is it a directory?
     pub is_directory: bool,
+    /// A symbolic link or special file: what it is, which is all that it holds.
+    pub special: Option<ContentHash>,
     /// Its names.
     pub entries: BTreeSet<EntryId>,
     /// The versions that no other has superseded (F1).
@@ -118,6 +120,13 @@ pub struct Inode {
     pub removed: BTreeSet<VersionId>,
     /// The number of the last arrival that bears on it (C2).
     pub touch: u64,
+}
+
+impl Inode {
+    /// Was it changed on devices apart, and not settled since?
+    pub fn is_conflicted(&self) -> bool {
+        self.heads.len() > 1
+    }
 }
 
 /// What the merge needs to know of a version.

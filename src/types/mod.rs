@@ -4,6 +4,7 @@
 //! stored or sent. Everything here is plain data: no clock, no disk, no task, no log.
 
 mod blob;
+mod conflict;
 mod content;
 mod device_name;
 mod frame;
@@ -17,6 +18,7 @@ mod record;
 mod time;
 
 pub use blob::Blob;
+pub use conflict::ConflictResolution;
 pub use content::{ChunkKey, ChunkRef, Content, ContentHash, PatchData, PatchExtent};
 pub use device_name::{DeviceName, DeviceNameError, DeviceNames, RESERVED_ATTRS, device_attr};
 pub use frame::{Addresses, ChunkRequest, Frame, Frontier, PeerNote};
@@ -24,5 +26,5 @@ pub use id::{ChunkId, DeviceId, EntryId, FileId, Ino, OpId, PlaceId, VersionId, 
 pub use name::{Name, NameError, NameHash, NameHasher};
 pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};
 pub use pairing::{JoinRequest, Refusal, SharedSecret, Ticket, Token, Welcome};
-pub use record::{EntryRecord, NodeRecord, Settings, VersionRecord};
+pub use record::{Company, EntryRecord, NodeRecord, Part, Settings, Sibling, Twin, VersionRecord};
 pub use time::{Hlc, Timestamp};

@@ -51,10 +51,76 @@ pub struct NodeRecord {
     pub btime: Timestamp,
     /// Its newest version; `None` if never written, or no regular file.
     pub head: Option<VersionId>,
-    /// A directory's parent; the root is its own. Unused for others.
+    /// The directory that a directory or a sibling stands in; the root is its own. Unused for others.
     pub parent: Ino,
     /// Extended attributes.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What it is one with, or stands beside, where devices met; `None` nearly always.
+    pub company: Option<Box<Company>>,
+}
+
+/// What a change of a node has to take along (rules A3 to A6).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Company {
+    /// All the directories that are one here, the first placed first; or the one entry of a
+    /// directory or file that is removed, and visible. Empty for what is one alone.
+    pub parts: Vec<Part>,
+    /// Files of the same name and content that are one row with a name of this file.
+    pub twins: Vec<Twin>,
+    /// Names of other files that stand beside a name of this file, in the same directory.
+    pub beside: Vec<(EntryId, Name)>,
+    /// The nodes that show the file's other heads beside a name.
+    pub siblings: Vec<(EntryId, Ino)>,
+    /// It shows another head than its file's name does.
+    pub sibling: Option<Sibling>,
+}
+
+impl Company {
+    /// A name is gone, and what stood by it.
+    pub fn forget(&mut self, gone: EntryId) {
+        self.parts.retain(|part| part.entry != gone);
+        self.twins.retain(|twin| twin.of != gone);
+        self.beside.retain(|(of, _)| *of != gone);
+        self.siblings.retain(|(of, _)| *of != gone);
+    }
+
+    /// Is there none?
+    pub fn is_alone(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An entry that makes, alone or with others, a directory (or a removed file) visible.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// The entry; a directory's has its id.
+    pub entry: EntryId,
+    /// What put it there.
+    pub place: PlaceId,
+    /// Its name and its directory, if it is removed: a change that uses it places it there again.
+    pub removed: Option<(Ino, Name)>,
+}
+
+/// A file that is one row with another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Twin {
+    /// The entry with which it is one row.
+    pub of: EntryId,
+    /// Its own.
+    pub entry: EntryId,
+    /// What put it there.
+    pub place: PlaceId,
+    /// The file's heads, if this is its last name.
+    pub heads: Vec<VersionId>,
+}
+
+/// A head that is shown beside its file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sibling {
+    /// The node that bears the file's name.
+    pub of: Ino,
+    /// The name under which it stands in its `parent`.
+    pub name: Name,
 }
 
 /// A name in a directory.

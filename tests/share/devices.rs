@@ -9,15 +9,16 @@ use tidefs::env::Env;
 use tidefs::fs::{
     Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
 };
-use tidefs::types::{ChunkId, DeviceName, Ino, JoinRequest, Kind, Role};
+use tidefs::types::{ChunkId, ConflictResolution, DeviceName, Ino, JoinRequest, Kind, Role};
 
 pub struct Device {
     pub fs: Filesystem,
     pub dir: PathBuf,
 }
 
-fn open(dir: PathBuf) -> Device {
-    let fs = Filesystem::open(&dir, &Options::default()).expect("opens");
+fn open(dir: PathBuf, conflict_resolution: ConflictResolution) -> Device {
+    let options = Options { conflict_resolution, ..Options::default() };
+    let fs = Filesystem::open(&dir, &options).expect("opens");
     Device { fs, dir }
 }
 
@@ -33,7 +34,7 @@ pub fn found(home: &Path, name: &str) -> Device {
         gid: 0,
     };
     Workspace::create(&dir, &new, &Env::real()).expect("is made");
-    open(dir)
+    open(dir, ConflictResolution::default())
 }
 
 /// One more device, admitted by `by`.
@@ -50,7 +51,7 @@ pub fn join_as(home: &Path, name: &str, by: &Device, role: Role) -> Device {
     let welcome = by.fs.replica().admit(&device, &request).expect("is admitted");
     let dir = home.join(name);
     Workspace::join(&dir, &welcome, &seed, &env).expect("joins");
-    open(dir)
+    open(dir, ConflictResolution::default())
 }
 
 /// Hands everything to everyone, batches and chunks.
@@ -132,6 +133,20 @@ fn fetch_all(to: &Device, from: &[&Device]) {
 }
 
 impl Device {
+    /// Mounted anew, it shows files with several heads so.
+    pub fn showing(self, conflicts: ConflictResolution) -> Self {
+        self.fs.close().expect("closes");
+        drop(self.fs);
+        open(self.dir, conflicts)
+    }
+
+    /// Has its own changes merged.
+    pub fn settle(&self) {
+        self.sync();
+        let replica = self.fs.replica();
+        replica.deliver(&replica.device(), Vec::new()).expect("a round");
+    }
+
     pub fn find(&self, path: &str) -> Option<Attr> {
         let mut ino = Ino::ROOT;
         let mut attr = self.fs.getattr(ino, Wait::May).expect("the root");
@@ -292,6 +307,7 @@ impl Device {
             let name = String::from_utf8_lossy(name);
             let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
             let attr = self.find(&below).unwrap_or_else(|| panic!("{below} is listed"));
+            assert!(attr.nlink > 0, "{below} {attr:?}");
             let what = match &attr.kind {
                 Kind::Regular => {
                     let bytes = self.read(&below);

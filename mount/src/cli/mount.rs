@@ -11,7 +11,7 @@ use rustix::mount::MountFlags;
 use tidefs::engine::{NewWorkspace, Workspace};
 use tidefs::env::Env;
 use tidefs::fs::{Filesystem, Wait};
-use tidefs::types::Role;
+use tidefs::types::{ConflictResolution, Role};
 use tidefs_mount::session::{MountOptions, Session, Unmounter};
 use tidefs_mount::share::Share;
 
@@ -57,6 +57,10 @@ pub struct MountArgs {
     /// What to call this device from now on [default: as before, at first the machine's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Of a file changed on two devices apart, show the newest alone (`LastWriteWins`, the default)
+    /// or the others beside it (`KeepBoth`, `Manual`), or `Merge` texts
+    #[arg(long, value_name = "HOW")]
+    conflict_resolution: Option<ConflictResolution>,
     /// Log more
     #[arg(short, long)]
     verbose: bool,
@@ -71,6 +75,7 @@ struct Plan {
     name: String,
     options: Options,
     memory_bytes: u64,
+    conflict_resolution: ConflictResolution,
 }
 
 /// Mounts, and stays or returns.
@@ -132,7 +137,10 @@ fn plan(args: &MountArgs, state: Option<&Path>) -> anyhow::Result<Plan> {
     if options.mount.fsname.is_empty() {
         options.mount.fsname.clone_from(&name);
     }
-    Ok(Plan { dir, workspace, name, options, memory_bytes: memory_mib << 20 })
+    let conflict_resolution =
+        args.conflict_resolution.or(options.conflict_resolution).unwrap_or_default();
+    let memory_bytes = memory_mib << 20;
+    Ok(Plan { dir, workspace, name, options, memory_bytes, conflict_resolution })
 }
 
 /// Changes the flags of a mount that is there, in the kernel; the process that serves sees nothing
@@ -290,6 +298,7 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
     let options = tidefs::fs::Options {
         read_only: plan.options.mount.read_only,
         memory_bytes_max: plan.memory_bytes,
+        conflict_resolution: plan.conflict_resolution,
     };
     let mut waited = Duration::ZERO;
     loop {

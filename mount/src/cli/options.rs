@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use tidefs::types::ConflictResolution;
 use tidefs_mount::session::MountOptions;
 use tidefs_mount::share::ShareOptions;
 
@@ -50,6 +51,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// `max_memory_mb=`.
     pub max_memory_mb: Option<u64>,
+    /// `conflict_resolution=`.
+    pub conflict_resolution: Option<ConflictResolution>,
     /// `listen=`, `relay=` and `lan`.
     pub share: ShareOptions,
     /// `no_encryption`.
@@ -72,6 +75,10 @@ pub fn parse(given: &[String]) -> anyhow::Result<Options> {
             Some(("max_memory_mb", mib)) => {
                 let mib = mib.parse().with_context(|| format!("max_memory_mb={mib}"))?;
                 options.max_memory_mb = Some(mib);
+            }
+            Some(("conflict_resolution", way)) => {
+                let way = way.parse().map_err(anyhow::Error::msg)?;
+                options.conflict_resolution = Some(way);
             }
             Some(("listen", socket)) => {
                 let socket = socket.parse().with_context(|| format!("listen={socket}"))?;
@@ -101,7 +108,7 @@ fn set_flag(options: &mut Options, option: &str) -> anyhow::Result<()> {
         _ if IGNORED.contains(&option) => {}
         _ => bail!(
             "unknown option `-o {option}`; known: allow_other, ro, rw, remount, fsname=, workspace=, state=, \
-             max_memory_mb=, no_encryption, no_compression, listen=, relay=, lan, {}, {}",
+             max_memory_mb=, conflict_resolution=, no_encryption, no_compression, listen=, relay=, lan, {}, {}",
             KERNEL.join(", "),
             IGNORED.join(", ")
         ),

@@ -86,6 +86,7 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
         HumanCount(status.counts.chunks),
         HumanBytes(status.counts.chunk_bytes)
     );
+    println!("conflicts    {}, shown by {}", status.conflicts, status.conflict_resolution);
     println!("batches      {}", HumanCount(status.counts.batches));
     println!("encryption   {}", on_off(status.encryption));
     println!("compression  {}", on_off(status.compression));

@@ -1,6 +1,8 @@
 //! A workspace mounted for a test, through the program and the kernel.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod pair;
+
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -54,6 +54,7 @@ impl Committer {
         self.writer.commit(&commit, sync)?;
         self.merger.advance(known);
         self.publish();
+        self.forked.extend(&view.conflicted);
         if !view.is_empty() {
             self.source.merged(view);
         }

@@ -6,12 +6,14 @@
 
 mod ops;
 mod records;
+mod texts;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use ops::add;
+pub use texts::Fork;
 pub use view::ViewChange;
 
 use super::EngineError;
@@ -20,12 +22,12 @@ use crate::chunk::Sealer;
 use crate::codec::{decode_batch, decode_ops, encode_batch};
 use crate::keys::Chain;
 use crate::merge::{Delivered, Made, Membership, State, Verdict, fold, judge, pass_over};
-use crate::store::{Commit, Store, Wanted};
+use crate::store::{Commit, Store, StoreError, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
-    Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, NameHasher, Op, OpId, Role, Timestamp,
-    VersionId, VersionRecord,
+    Batch, ConflictResolution, Content, DeviceId, EntryId, FileId, Hlc, Name, NameHasher, Op, OpId,
+    Role, Timestamp, VersionId, VersionRecord,
 };
 use records::{Failing, Kept};
 
@@ -71,6 +73,9 @@ pub struct Merger {
     hasher: NameHasher,
     own: u16,
     known: Known,
+    /// How files with several heads are to be shown, and how the view in the store shows them.
+    conflicts: ConflictResolution,
+    conflicts_shown: ConflictResolution,
 }
 
 /// What a round has worked out.
@@ -116,7 +121,19 @@ impl Merger {
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
         let known = Known { chains, heard, folded, devices, numbers, member_ops, members, moves };
-        Ok(Self { store, sealer, hasher, own, known })
+        let conflicts_shown = store.conflicts_shown()?;
+        let conflicts = conflicts_shown;
+        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
+    }
+
+    /// How files with several heads are shown.
+    pub fn conflicts(&self) -> ConflictResolution {
+        self.conflicts
+    }
+
+    /// Files with several heads are to be shown so from the next round on.
+    pub fn set_conflicts(&mut self, conflicts: ConflictResolution) {
+        self.conflicts = conflicts;
     }
 
     /// Has any other device ever been a member?
@@ -124,10 +141,16 @@ impl Merger {
         self.known.devices.len() > 1
     }
 
-    /// Are there batches of this device's own that no round has folded, and does anybody care?
-    pub fn has_own_to_fold(&self) -> bool {
+    /// Are there batches of this device's own that no round has folded, or is the view to change,
+    /// and does anybody care?
+    pub fn needs_a_round(&self) -> bool {
+        let relists = self.conflicts != self.conflicts_shown;
+        self.is_shared() && (relists || self.has_own_to_fold())
+    }
+
+    fn has_own_to_fold(&self) -> bool {
         let last = self.known.chains.get(&self.own).map_or(0, |chain| chain.next_seq() - 1);
-        self.is_shared() && self.known.folded.get(&self.own).copied().unwrap_or(0) < last
+        self.known.folded.get(&self.own).copied().unwrap_or(0) < last
     }
 
     /// A device's journal here.
@@ -218,7 +241,8 @@ impl Merger {
         now: Timestamp,
         now_us: u64,
     ) -> Result<Round, MergeError> {
-        let kept = Kept::new(self.store.clone(), Arc::clone(&self.known.moves));
+        let (moves, folded) = (Arc::clone(&self.known.moves), self.known.folded.clone());
+        let kept = Kept::new(self.store.clone(), moves, folded);
         let arrivals = self.known.folded.values().sum();
         let mut round = Folding {
             merger: self,
@@ -227,17 +251,42 @@ impl Merger {
             commit: Commit::default(),
             makes: HashMap::new(),
             voids: HashMap::new(),
+            versions: HashMap::new(),
             shown: Vec::new(),
         };
         round.own()?;
         round.note_shown();
+        if self.conflicts != self.conflicts_shown {
+            round.relist()?;
+        }
         round.arrived(batches, now_us)?;
         round.finish(now)
+    }
+
+    /// An op that is here.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or what it has does not decode.
+    pub fn op(&self, id: OpId) -> Result<Option<Op>, StoreError> {
+        let Some(bytes) = self.store.batch_with(id.journal(), id.seq())? else { return Ok(None) };
+        let batch = decode_batch(&bytes)?;
+        let plain = self
+            .sealer
+            .open_record(
+                &context(&batch.journal, batch.seq),
+                &batch.sealed_ops,
+                BATCH_BYTES_HARD_MAX,
+            )
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let ops = decode_ops(&plain, |device| self.known.numbers.get(device).copied())?;
+        let index = usize::try_from(id.seq() - batch.seq).unwrap_or(usize::MAX);
+        Ok(ops.into_iter().nth(index))
     }
 
     /// The round's commit is in the store.
     pub fn advance(&mut self, round: Advance) {
         self.known = round.0;
+        self.conflicts_shown = self.conflicts;
     }
 }
 
@@ -262,6 +311,8 @@ struct Folding<'a> {
     /// Made by the ops of this round.
     makes: HashMap<FileId, Op>,
     voids: HashMap<OpId, u8>,
+    /// Where in the commit the versions of this round stand.
+    versions: HashMap<VersionId, usize>,
     /// Where this device's own ops, folded only now, have left what they touched: there it is
     /// shown until now.
     shown: Vec<(FileId, Name)>,
@@ -289,10 +340,29 @@ impl Folding<'_> {
         Ok(())
     }
 
+    /// Was this made by another device, in a batch that no round before has folded? Then nothing of
+    /// it stands in the store.
+    fn is_foreign_news(&self, op: OpId) -> bool {
+        let folded = self.merger.known.folded.get(&op.journal());
+        op.journal() != self.merger.own && folded.is_none_or(|last| op.seq() > *last)
+    }
+
     fn note_shown(&mut self) {
         let entries = self.state.changed().entries.values().flatten();
         let places = entries.filter_map(|entry| entry.place.as_ref());
         self.shown = places.map(|place| (place.parent, place.name.clone())).collect();
+    }
+
+    /// Has every name of a file with several heads looked at again.
+    fn relist(&mut self) -> Result<(), MergeError> {
+        for (_, inode) in self.merger.store.conflicted()? {
+            for id in &inode.entries {
+                let place = self.state.entry(*id)?.and_then(|entry| entry.place);
+                self.shown.extend(place.map(|place| (place.parent, place.name)));
+            }
+        }
+        self.commit.merged.conflicts = Some(self.merger.conflicts);
+        Ok(())
     }
 
     fn arrived(&mut self, batches: &[Vec<u8>], now_us: u64) -> Result<(), MergeError> {
@@ -475,17 +545,20 @@ impl Folding<'_> {
         match op {
             Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
             Op::Write { file, size_bytes, content, mtime, interim, .. } => {
-                if stamp.id.journal() == self.merger.own {
+                let (own, id) = (self.merger.own, VersionId(stamp.id));
+                let is_own = stamp.id.journal() == own;
+                if is_own && self.merger.store.version(file, id)?.is_some() {
                     return Ok(());
                 }
                 match &content {
-                    Content::Chunk(chunk) => self.want(chunk, false)?,
-                    Content::Manifest(root) => self.want(root, true)?,
-                    Content::Inline(_) | Content::Patch { .. } => {}
+                    Content::Chunk(chunk) if !is_own => self.want(chunk, false)?,
+                    Content::Manifest(root) if !is_own => self.want(root, true)?,
+                    _ => {}
                 }
                 let hlc = stamp.key.hlc;
                 let record = VersionRecord { hlc, size_bytes, mtime, content, interim };
-                self.commit.versions_put.push((file, VersionId(stamp.id), record));
+                self.versions.insert(id, self.commit.versions_put.len());
+                self.commit.versions_put.push((file, id, record));
             }
             _ => {}
         }
@@ -508,9 +581,9 @@ impl Folding<'_> {
         rows.inodes.extend(changed.inodes);
         let versions = changed.versions.into_iter();
         rows.versions.extend(versions.map(|((file, id), version)| (file, id, version)));
-        if *self.known.moves != moves {
+        if !Arc::ptr_eq(&self.known.moves, &moves) {
             rows.moves = moved(&self.known.moves, &moves);
-            self.known.moves = Arc::new(moves);
+            self.known.moves = moves;
         }
         Ok(Round { commit: self.commit, view, known: self.known })
     }

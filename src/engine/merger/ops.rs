@@ -15,6 +15,36 @@ impl Merger {
         Ok(inode.map_or_else(Vec::new, |inode| inode.heads.into_iter().collect()))
     }
 
+    /// The heads for which a row stands that shows the content of `shown` (A1): all of the file, or
+    /// where siblings stand beside it, those of equal content.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn stands_for(
+        &self,
+        file: FileId,
+        shown: &[VersionId],
+    ) -> Result<Vec<VersionId>, StoreError> {
+        let heads = self.heads(file)?;
+        if !self.conflicts.shows_siblings() {
+            return Ok(heads);
+        }
+        let content = |id: &VersionId| -> Result<_, StoreError> {
+            Ok(self.store.merged_version(file, *id)?.map(|version| version.content))
+        };
+        let mut contents = Vec::new();
+        for id in shown {
+            contents.extend(content(id)?);
+        }
+        let mut equal = Vec::new();
+        for head in heads {
+            if content(&head)?.is_some_and(|content| contents.contains(&content)) {
+                equal.push(head);
+            }
+        }
+        Ok(equal)
+    }
+
     /// Lets the removal of a file's last name list all its heads (A2).
     ///
     /// # Errors

@@ -1,24 +1,30 @@
 //! What the store keeps of the merge, as the merge reads it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::merge::Records;
 use crate::store::{Store, StoreError};
 use crate::types::merged::{Entry, Inode, Move, Version};
-use crate::types::{EntryId, FileId, Name, VersionId};
+use crate::types::{EntryId, FileId, Name, OpId, VersionId};
 
 /// The store's records; the log of moves is held in memory.
 #[derive(Clone)]
 pub struct Kept {
     store: Store,
     moves: Arc<Vec<Move>>,
+    /// How far each journal was folded: what later ops make is not in the store.
+    folded: HashMap<u16, u64>,
 }
 
 impl Kept {
-    pub fn new(store: Store, moves: Arc<Vec<Move>>) -> Self {
-        Self { store, moves }
+    pub fn new(store: Store, moves: Arc<Vec<Move>>, folded: HashMap<u16, u64>) -> Self {
+        Self { store, moves, folded }
+    }
+
+    fn is_new(&self, op: OpId) -> bool {
+        op != FileId::ROOT.0 && self.folded.get(&op.journal()).is_none_or(|last| op.seq() > *last)
     }
 }
 
@@ -26,22 +32,28 @@ impl Records for Kept {
     type Error = StoreError;
 
     fn entry(&self, id: EntryId) -> Result<Option<Entry>, StoreError> {
-        self.store.merged_entry(id)
+        if self.is_new(id.0) { Ok(None) } else { self.store.merged_entry(id) }
     }
 
     fn inode(&self, id: FileId) -> Result<Option<Inode>, StoreError> {
-        self.store.merged_inode(id)
+        if self.is_new(id.0) { Ok(None) } else { self.store.merged_inode(id) }
     }
 
     fn version(&self, file: FileId, id: VersionId) -> Result<Option<Version>, StoreError> {
-        self.store.merged_version(file, id)
+        if self.is_new(id.0) { Ok(None) } else { self.store.merged_version(file, id) }
     }
 
     fn children(&self, directory: FileId) -> Result<BTreeSet<EntryId>, StoreError> {
+        if self.is_new(directory.0) {
+            return Ok(BTreeSet::new());
+        }
         Ok(self.store.merged_children(directory, None)?.into_iter().collect())
     }
 
     fn named(&self, directory: FileId, name: &Name) -> Result<BTreeSet<EntryId>, StoreError> {
+        if self.is_new(directory.0) {
+            return Ok(BTreeSet::new());
+        }
         Ok(self.store.merged_children(directory, Some(name))?.into_iter().collect())
     }
 
@@ -49,8 +61,8 @@ impl Records for Kept {
         Ok(self.store.merged_removed()?.into_iter().collect())
     }
 
-    fn moves(&self) -> Result<Vec<Move>, StoreError> {
-        Ok((*self.moves).clone())
+    fn moves(&self) -> Result<Arc<Vec<Move>>, StoreError> {
+        Ok(Arc::clone(&self.moves))
     }
 }
 

@@ -7,17 +7,31 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Folding, MergeError};
-use crate::codec::decode_batch;
-use crate::merge::{Policy, Row, RowKind, list, list_name};
+use crate::merge::{Policy, Records, Row, RowKind, is_visible, list, list_name};
 use crate::store::StoreError;
 use crate::types::merged::{AttrName, Inode, Key};
 use crate::types::{
-    AttrChange, DeviceId, DeviceNames, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord,
-    Op, Timestamp, VersionId, VersionRecord,
+    AttrChange, Company, DeviceId, DeviceNames, EntryId, EntryRecord, FileId, Ino, Kind, Name,
+    NodeRecord, Op, Part, Sibling, Timestamp, Twin, VersionId, VersionRecord,
 };
 
 /// Entries of a directory read at once.
 const PAGE_ROWS: usize = 4096;
+
+/// Set in the number of a node that shows a sibling; no journal has so many ops.
+const SIBLING_BIT: u64 = 1 << 47;
+/// Siblings of one head that a file with several names may have.
+const SIBLING_NAMES_MAX: u64 = 1 << 6;
+const SIBLING_NAMES_SHIFT: u32 = 41;
+
+/// What stands beside a file's name.
+#[derive(Default)]
+struct Beside {
+    /// The names of other files.
+    names: Vec<Name>,
+    /// The nodes of its siblings.
+    siblings: Vec<Ino>,
+}
 
 /// What the tree in memory and the kernel have to hear of a round.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +46,8 @@ pub struct ViewChange {
     pub entries_removed: Vec<EntryRecord>,
     /// By how much the number of nodes with a name has changed.
     pub live_nodes: i64,
+    /// Files that were touched, and have several heads.
+    pub conflicted: Vec<FileId>,
 }
 
 impl ViewChange {
@@ -54,6 +70,7 @@ pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, M
         faces: HashMap::new(),
         links: HashMap::new(),
         placed: HashSet::new(),
+        fresh_directories: HashSet::new(),
         queue: Vec::new(),
         done: HashSet::new(),
         change: ViewChange::default(),
@@ -77,6 +94,8 @@ struct Viewing<'a, 'b> {
     links: HashMap<Ino, i64>,
     /// Directories that were given a name in this change.
     placed: HashSet<Ino>,
+    /// Directories of which the store shows nothing yet.
+    fresh_directories: HashSet<Ino>,
     /// Directories to look at as a whole, met on the way.
     queue: Vec<Ino>,
     done: HashSet<Ino>,
@@ -130,7 +149,7 @@ impl Viewing<'_, '_> {
         let state = &self.folding.state;
         let mut look: Vec<(FileId, Name)> = self.folding.shown.clone();
         for (id, entry) in &state.changed().entries {
-            let before = self.folding.merger.store.merged_entry(*id)?;
+            let before = self.folding.state.records().entry(*id)?;
             for place in [before.and_then(|entry| entry.place), entry.clone().and_then(|e| e.place)]
             {
                 look.extend(place.map(|place| (place.parent, place.name)));
@@ -168,6 +187,7 @@ impl Viewing<'_, '_> {
     fn face(&self, file: FileId) -> Result<Ino, StoreError> {
         match self.faces.get(&file) {
             Some(ino) => Ok(*ino),
+            None if self.folding.is_foreign_news(file.0) => Ok(Ino::from(file)),
             None => self.folding.merger.store.face(file),
         }
     }
@@ -205,16 +225,15 @@ impl Viewing<'_, '_> {
             let mut rows = Vec::with_capacity(names.len());
             let mut is_simple = true;
             for name in &names {
-                match list_name(&self.folding.state, &files, name, policy())? {
+                match list_name(&self.folding.state, &files, name, self.policy())? {
                     Some(row) => rows.push((name.clone(), row)),
                     None => is_simple = false,
                 }
             }
             if is_simple {
                 for (name, row) in rows {
-                    let hash = self.folding.merger.hasher.hash(name.as_bytes());
-                    let shown = self.folding.merger.store.entry(ino, hash)?;
-                    let shown = shown.into_iter().find(|entry| entry.name == name);
+                    let shown = self.shown_at(ino, &name)?;
+                    let row = row.map(|row| (row, Beside::default()));
                     self.row(ino, name, shown, row)?;
                 }
                 return Ok(());
@@ -223,9 +242,19 @@ impl Viewing<'_, '_> {
         self.whole(ino, &files, is_crowded)
     }
 
+    /// What the store shows at a name.
+    fn shown_at(&self, ino: Ino, name: &Name) -> Result<Option<EntryRecord>, StoreError> {
+        if self.fresh_directories.contains(&ino) {
+            return Ok(None);
+        }
+        let hash = self.folding.merger.hasher.hash(name.as_bytes());
+        let shown = self.folding.merger.store.entry(ino, hash)?;
+        Ok(shown.into_iter().find(|entry| entry.name == *name))
+    }
+
     fn whole(&mut self, ino: Ino, files: &[FileId], was_crowded: bool) -> Result<(), MergeError> {
         self.done.insert(ino);
-        let rows = list(&self.folding.state, files, policy(), &|device: &DeviceId| {
+        let rows = list(&self.folding.state, files, self.policy(), &|device: &DeviceId| {
             self.names.label(device)
         })?;
         let is_crowded = rows.iter().any(|row| row.name != row.raw_name);
@@ -234,9 +263,28 @@ impl Viewing<'_, '_> {
         }
         let mut shown = self.shown(ino)?;
         let listed: HashSet<Name> = rows.iter().map(|row| row.name.clone()).collect();
-        for row in rows {
+        let mut names_beside: HashMap<Name, Vec<Name>> = HashMap::new();
+        for row in rows.iter().filter(|row| row.kind == RowKind::File && row.name != row.raw_name) {
+            names_beside.entry(row.raw_name.clone()).or_default().push(row.name.clone());
+        }
+        let (siblings, others): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.kind == RowKind::Sibling);
+        let mut of_entry: HashMap<EntryId, Vec<Ino>> = HashMap::new();
+        for row in &siblings {
+            let number = self.sibling_node(ino, row)?;
+            of_entry.entry(row.entries[0]).or_default().push(number);
+        }
+        // Files first: a sibling's node says which bears the name.
+        for row in others.into_iter().chain(siblings) {
+            let mut beside = Beside { names: Vec::new(), siblings: Vec::new() };
+            if row.kind == RowKind::File {
+                if row.name == row.raw_name {
+                    beside.names = names_beside.remove(&row.name).unwrap_or_default();
+                }
+                beside.siblings = of_entry.remove(&row.entries[0]).unwrap_or_default();
+            }
             let before = shown.remove(&row.name);
-            self.row(ino, row.name.clone(), before, Some(row))?;
+            self.row(ino, row.name.clone(), before, Some((row, beside)))?;
         }
         let fresh: Vec<Name> = self.rows_of(ino).filter(|name| !listed.contains(name)).collect();
         for name in fresh {
@@ -272,10 +320,14 @@ impl Viewing<'_, '_> {
         parent: Ino,
         name: Name,
         shown: Option<EntryRecord>,
-        row: Option<Row>,
+        row: Option<(Row, Beside)>,
     ) -> Result<(), MergeError> {
         let wanted = match row {
-            Some(row) => Some(self.entry(parent, &row)?),
+            Some((row, beside)) => {
+                let entry = self.entry(parent, &row)?;
+                self.keep_company(entry.ino, parent, &row, beside)?;
+                Some(entry)
+            }
             None => None,
         };
         self.rows.entry((parent, name)).or_insert((shown, None)).1 = wanted;
@@ -284,12 +336,18 @@ impl Viewing<'_, '_> {
 
     /// Counts what has changed in which directory.
     fn settle_rows(&mut self) -> Result<(), MergeError> {
-        for ((parent, _), (shown, wanted)) in std::mem::take(&mut self.rows) {
+        let rows = std::mem::take(&mut self.rows);
+        let wanted = rows.values().filter_map(|(_, wanted)| wanted.as_ref());
+        let stay: HashSet<(Ino, EntryId)> = wanted.map(|entry| (entry.ino, entry.entry)).collect();
+        for ((parent, _), (shown, wanted)) in rows {
             if shown == wanted {
                 continue;
             }
             if let Some(shown) = shown {
                 self.count(parent, &shown, -1)?;
+                if !stay.contains(&(shown.ino, shown.entry)) {
+                    self.leave_company(&shown)?;
+                }
                 self.change.entries_removed.push(shown);
             }
             if let Some(wanted) = wanted {
@@ -303,7 +361,8 @@ impl Viewing<'_, '_> {
     fn entry(&mut self, parent: Ino, row: &Row) -> Result<EntryRecord, MergeError> {
         let ino = match row.kind {
             RowKind::Directory => self.directory_node(parent, row)?,
-            RowKind::File | RowKind::Sibling => self.file_node(row)?,
+            RowKind::File => self.file_node(row)?,
+            RowKind::Sibling => self.sibling_node(parent, row)?,
         };
         let record = self.node(ino)?.expect("a row's node was just made or found");
         let entry = self.folding.state.entry(row.entries[0])?.expect("a row's entry is there");
@@ -373,9 +432,126 @@ impl Viewing<'_, '_> {
             node.parent = parent;
             self.nodes.insert(ino, Some(node));
             self.change.live_nodes += 1;
+            if files.len() == 1 && self.folding.is_foreign_news(files[0].0) {
+                self.fresh_directories.insert(ino);
+            }
             self.queue.push(ino);
         }
         Ok(ino)
+    }
+
+    /// The number of the node that shows a sibling in a directory: made of the head's, in a range
+    /// that no op's id reaches; where a file has several names, each has siblings of its own.
+    fn sibling_number(&self, parent: Ino, row: &Row) -> Result<Ino, StoreError> {
+        let head = row.head.expect("a sibling is a head");
+        for attempt in 0..SIBLING_NAMES_MAX {
+            let ino = Ino(head.packed() | SIBLING_BIT | attempt << SIBLING_NAMES_SHIFT);
+            let Some(node) = self.node(ino)? else { return Ok(ino) };
+            let sibling = node.company.and_then(|company| company.sibling);
+            if node.parent == parent && sibling.is_some_and(|sibling| sibling.name == row.name) {
+                return Ok(ino);
+            }
+        }
+        Err(StoreError::Corrupt(format!("{:?} has too many names", row.inode)))
+    }
+
+    /// The node that shows a head beside its file.
+    fn sibling_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
+        let ino = self.sibling_number(parent, row)?;
+        if self.node(ino)?.is_none() {
+            let mut node = self.fresh(row.inode, row.head)?;
+            (node.parent, node.nlink) = (parent, 0);
+            let (of, name) = (self.face(row.inode)?, row.name.clone());
+            let sibling = Some(Sibling { of, name });
+            node.company = Some(Box::new(Company { sibling, ..Company::default() }));
+            self.nodes.insert(ino, Some(node));
+        }
+        Ok(ino)
+    }
+
+    /// Notes with a row's node what a change of it has to take along.
+    fn keep_company(
+        &mut self,
+        ino: Ino,
+        parent: Ino,
+        row: &Row,
+        beside: Beside,
+    ) -> Result<(), MergeError> {
+        let Some(mut node) = self.node(ino)? else { return Ok(()) };
+        let mut company = node.company.as_deref().cloned().unwrap_or_default();
+        let first = row.entries[0];
+        match row.kind {
+            RowKind::Sibling => {
+                let (of, name) = (self.face(row.inode)?, row.name.clone());
+                company = Company { sibling: Some(Sibling { of, name }), ..Company::default() };
+            }
+            RowKind::Directory => company.parts = self.parts(parent, row, &row.entries)?,
+            RowKind::File => {
+                company.sibling = None;
+                company.forget(first);
+                company.parts.extend(self.parts(parent, row, &row.entries[..1])?);
+                company.twins.extend(self.twins(row)?);
+                company.beside.extend(beside.names.into_iter().map(|name| (first, name)));
+                company.siblings.extend(beside.siblings.into_iter().map(|ino| (first, ino)));
+            }
+        }
+        let company = Some(Box::new(company)).filter(|company| !company.is_alone());
+        if company != node.company {
+            node.company = company;
+            if let Some(file) = attributed_to(&node) {
+                self.attribute(file, &mut node)?;
+            }
+            self.nodes.insert(ino, Some(node));
+        }
+        Ok(())
+    }
+
+    /// A file's name that goes takes its company with it. (A directory's parts are noted anew with
+    /// each row.)
+    fn leave_company(&mut self, entry: &EntryRecord) -> Result<(), StoreError> {
+        let node = self.node(entry.ino)?.filter(|node| node.kind != Kind::Directory);
+        let Some(mut node) = node else { return Ok(()) };
+        let Some(mut company) = node.company.take().filter(|company| company.sibling.is_none())
+        else {
+            return Ok(());
+        };
+        company.forget(entry.entry);
+        node.company = Some(company).filter(|company| !company.is_alone());
+        self.nodes.insert(entry.ino, Some(node));
+        Ok(())
+    }
+
+    /// The entries that make a row, where that is more than one which is simply there.
+    fn parts(&self, parent: Ino, row: &Row, entries: &[EntryId]) -> Result<Vec<Part>, StoreError> {
+        let mut parts = Vec::with_capacity(entries.len());
+        for id in entries {
+            let Some(entry) = self.folding.state.entry(*id)? else { continue };
+            let removed = entry.is_removed().then(|| (parent, row.name.clone()));
+            parts.push(Part { entry: *id, place: entry.place().op, removed });
+        }
+        let is_simple = matches!(&parts[..], [only] if only.removed.is_none());
+        Ok(if is_simple { Vec::new() } else { parts })
+    }
+
+    fn twins(&self, row: &Row) -> Result<Vec<Twin>, StoreError> {
+        let state = &self.folding.state;
+        let mut twins = Vec::new();
+        for id in &row.entries[1..] {
+            let Some(entry) = state.entry(*id)? else { continue };
+            let inode = state.inode(entry.inode)?.unwrap_or_default();
+            let mut is_last = true;
+            for other in inode.entries.iter().filter(|other| *other != id) {
+                is_last &= !is_visible(state, *other)?;
+            }
+            let heads = if is_last { inode.heads.into_iter().collect() } else { Vec::new() };
+            twins.push(Twin { of: row.entries[0], entry: *id, place: entry.place().op, heads });
+        }
+        Ok(twins)
+    }
+
+    fn policy(&self) -> Policy {
+        let keeps_both = self.folding.merger.conflicts.shows_siblings();
+        Policy { keeps_both, is_caseless: false }
     }
 
     /// A directory whose content now shows under another number.
@@ -395,9 +571,17 @@ impl Viewing<'_, '_> {
     fn file_node(&mut self, row: &Row) -> Result<Ino, MergeError> {
         let file = row.inode;
         let face = self.face(file)?;
-        let node = self.node(face)?.filter(|node| node.file == Some(file));
+        let is_news = self.folding.is_foreign_news(file.0) && !self.nodes.contains_key(&face);
+        let node = if is_news { None } else { self.node(face)? };
+        let node = node.filter(|node| node.file == Some(file));
         match node {
             Some(node) if node.head == row.head => Ok(face),
+            // Written again by who decided between heads: nothing changes for who reads it.
+            Some(mut node) if self.is_equal(file, node.head, row.head)? => {
+                node.head = row.head;
+                self.nodes.insert(face, Some(node));
+                Ok(face)
+            }
             Some(node) => {
                 let head = row.head.expect("a file's head is superseded by a head alone");
                 let ino = Ino(head.packed());
@@ -424,18 +608,43 @@ impl Viewing<'_, '_> {
         }
     }
 
-    /// A number for a file that is not shown yet: its own, unless another document bears that since
-    /// an editor's save, else that of an op which gave no other.
+    /// A number for a file that is not shown yet: its own if it is new, else that of the op which
+    /// brought it back. None is used twice, for the kernel may still know what bore it before.
     fn free_number(&self, row: &Row) -> Result<Ino, StoreError> {
-        let placed = self.folding.state.entry(row.entries[0])?.map(|e| e.place().op.packed());
-        let head = row.head.map(VersionId::packed);
-        for number in [Some(row.inode.packed()), head, placed].into_iter().flatten() {
-            let ino = Ino(number);
-            if self.node(ino)?.is_none_or(|node| node.file == Some(row.inode)) {
-                return Ok(ino);
+        let is_free = |ino: Ino| -> Result<bool, StoreError> {
+            Ok(!self.nodes.contains_key(&ino) && self.folding.merger.store.node(ino)?.is_none())
+        };
+        let own = Ino::from(row.inode);
+        if self.folding.makes.contains_key(&row.inode) && is_free(own)? {
+            return Ok(own);
+        }
+        let state = &self.folding.state;
+        let mut ops = Vec::with_capacity(2);
+        ops.extend(state.entry(row.entries[0])?.map(|e| (e.place().key, e.place().op.packed())));
+        if let Some(head) = row.head {
+            let version = state.version(row.inode, head)?;
+            ops.extend(version.map(|version| (version.key, head.packed())));
+        }
+        ops.sort_unstable();
+        for number in ops.into_iter().rev().map(|(_, number)| Ino(number)).chain([own]) {
+            if is_free(number)? {
+                return Ok(number);
             }
         }
         Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
+    }
+
+    /// Do two heads of a file hold the same?
+    fn is_equal(
+        &self,
+        file: FileId,
+        one: Option<VersionId>,
+        other: Option<VersionId>,
+    ) -> Result<bool, StoreError> {
+        let (Some(one), Some(other)) = (one, other) else { return Ok(false) };
+        let one = self.folding.state.version(file, one)?;
+        let other = self.folding.state.version(file, other)?;
+        Ok(one.zip(other).is_some_and(|(one, other)| one.content == other.content))
     }
 
     /// A node's record from the merge, the version and the op that made it.
@@ -462,6 +671,7 @@ impl Viewing<'_, '_> {
             head,
             parent: Ino::ROOT,
             xattrs: BTreeMap::new(),
+            company: None,
         };
         self.attribute(file, &mut record)?;
         Ok(record)
@@ -499,24 +709,25 @@ impl Viewing<'_, '_> {
         let files: Vec<FileId> = self.folding.state.changed().inodes.keys().copied().collect();
         for file in files {
             let ino = self.face(file)?;
-            let Some(before) = self.node(ino)?.filter(|node| node.file == Some(file)) else {
-                continue;
-            };
-            let mut after = before.clone();
-            self.attribute(file, &mut after)?;
-            if after != before {
-                after.ctime = self.now;
-                self.nodes.insert(ino, Some(after));
+            let node = self.node(ino)?.filter(|node| attributed_to(node) == Some(file));
+            let Some(node) = node else { continue };
+            let siblings = node.company.map_or_else(Vec::new, |company| company.siblings);
+            for ino in std::iter::once(ino).chain(siblings.into_iter().map(|(_, ino)| ino)) {
+                let Some(before) = self.node(ino)? else { continue };
+                let mut after = before.clone();
+                self.attribute(file, &mut after)?;
+                if after != before {
+                    after.ctime = self.now;
+                    self.nodes.insert(ino, Some(after));
+                }
             }
         }
         Ok(())
     }
 
     fn version(&self, file: FileId, id: VersionId) -> Result<Option<VersionRecord>, StoreError> {
-        let fresh = self.folding.commit.versions_put.iter().rev();
-        let fresh = fresh.filter(|(of, version, _)| (*of, *version) == (file, id));
-        match fresh.map(|(_, _, record)| record.clone()).next() {
-            Some(record) => Ok(Some(record)),
+        match self.folding.versions.get(&id) {
+            Some(at) => Ok(Some(self.folding.commit.versions_put[*at].2.clone())),
             None => self.folding.merger.store.version(file, id),
         }
     }
@@ -529,22 +740,9 @@ impl Viewing<'_, '_> {
         if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
             return Ok((kind.clone(), self.now));
         }
-        let missing = || StoreError::Corrupt(format!("the op that made {file:?} is not here"));
-        let bytes = self.folding.merger.store.batch_with(file.0.journal(), file.0.seq())?;
-        let batch = decode_batch(&bytes.ok_or_else(missing)?).map_err(StoreError::from)?;
-        let context = super::context(&batch.journal, batch.seq);
-        let max = crate::types::limits::BATCH_BYTES_HARD_MAX;
-        let sealer = &self.folding.merger.sealer;
-        let plain = sealer
-            .open_record(&context, &batch.sealed_ops, max)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let numbers = &self.folding.known.numbers;
-        let ops = crate::codec::decode_ops(&plain, |device| numbers.get(device).copied())
-            .map_err(StoreError::from)?;
-        let index = usize::try_from(file.0.seq() - batch.seq).unwrap_or(usize::MAX);
-        match ops.into_iter().nth(index) {
+        match self.folding.merger.op(file.0)? {
             Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
-            _ => Err(missing().into()),
+            _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
         }
     }
 
@@ -564,10 +762,15 @@ impl Viewing<'_, '_> {
             record.nlink = u32::try_from(after.max(0)).unwrap_or(u32::MAX);
             record.ctime = self.now;
             self.change.live_nodes += i64::from(record.nlink > 0) - i64::from(before > 0);
-            let in_history = record.kind == Kind::Regular && record.head.is_some();
+            let is_sibling = record.company.as_ref().is_some_and(|c| c.sibling.is_some());
+            let in_history = record.kind == Kind::Regular && record.head.is_some() && !is_sibling;
             let is_kept = record.nlink > 0 || in_history;
             self.nodes.insert(ino, is_kept.then_some(record));
         }
+        let inodes = self.folding.state.changed().inodes.iter();
+        let conflicted =
+            inodes.filter(|(_, inode)| inode.as_ref().is_some_and(Inode::is_conflicted));
+        self.change.conflicted = conflicted.map(|(file, _)| *file).collect();
         let rows = &mut self.folding.commit;
         rows.merged.faces.extend(
             self.faces
@@ -584,9 +787,11 @@ impl Viewing<'_, '_> {
     }
 }
 
-/// What becomes of a file with several heads: the newest is shown, the others stay in history.
-fn policy() -> Policy {
-    Policy { keeps_both: false, is_caseless: false }
+/// Whose attributes a node shows: of directories that are one, those of the first placed.
+fn attributed_to(node: &NodeRecord) -> Option<FileId> {
+    let first = node.company.as_ref().and_then(|company| company.parts.first());
+    let first = first.filter(|_| node.kind == Kind::Directory);
+    first.map(|part| FileId(part.entry.0)).or(node.file)
 }
 
 /// What devices are called, by the root's attributes.

@@ -3,10 +3,10 @@
 use super::super::body::Body;
 use super::super::tree::Tree;
 use super::super::{Attr, Filesystem, FsError, FsResult, SetAttr, SetTime, StatFs, Stop, Wait};
-use super::attr_of;
 use super::xattr::chmod_acl;
+use super::{attr_of, company};
 use crate::types::limits::FILE_BYTES_MAX;
-use crate::types::{AttrChange, Ino, Kind, Op, Timestamp};
+use crate::types::{AttrChange, Ino, Kind, Timestamp};
 
 impl Filesystem {
     /// A node's attributes.
@@ -29,6 +29,7 @@ impl Filesystem {
                 expect_resizable(tree, ino, size_bytes)?;
             }
             self.inner.take_op_room(tree)?;
+            company::own(&self.inner, tree, ino, now)?;
             if let Some(size_bytes) = change.size_bytes {
                 resize(tree, ino, size_bytes, now);
             }
@@ -97,7 +98,6 @@ pub fn resize(tree: &mut Tree, ino: Ino, size_bytes: u64, now: Timestamp) {
 
 fn set_owner_and_mode(tree: &mut Tree, ino: Ino, change: &SetAttr) {
     let node = tree.change(ino);
-    let file = node.rec.file;
     let mut changes = Vec::new();
     if let Some(uid) = change.uid.filter(|uid| *uid != node.rec.uid) {
         node.rec.uid = uid;
@@ -120,10 +120,8 @@ fn set_owner_and_mode(tree: &mut Tree, ino: Ino, change: &SetAttr) {
     {
         changes.push(AttrChange::Xattr(key, Some(value)));
     }
-    if let Some(file) = file.filter(|_| node.rec.nlink > 0) {
-        for change in changes {
-            tree.emit(Op::Attr { file, change });
-        }
+    for change in changes {
+        tree.emit_attr(ino, &change);
     }
 }
 
@@ -148,9 +146,8 @@ pub fn set_times(tree: &mut Tree, ino: Ino, change: &SetAttr, now: Timestamp) {
         node.rec.mtime = mtime;
         // A draft's Write carries the time; else it goes by itself.
         let with_draft = node.body.as_ref().is_some_and(|body| body.changed);
-        let file = node.rec.file.filter(|_| node.rec.nlink > 0 && !with_draft);
-        if let Some(file) = file {
-            tree.emit(Op::Attr { file, change: AttrChange::Mtime(mtime) });
+        if !with_draft {
+            tree.emit_attr(ino, &AttrChange::Mtime(mtime));
         }
     }
 }

@@ -8,12 +8,12 @@ use super::super::tree::{Node, Tree};
 use super::super::{
     Allocate, Filesystem, FsError, FsResult, Inner, Seek, SetAttr, SetTime, Stop, Wait,
 };
-use super::ALLOCATION_BYTES;
 use super::attrs::{resize, set_times, without_set_id};
+use super::{ALLOCATION_BYTES, company};
 use crate::chunk;
 use crate::engine::Urgency;
 use crate::types::limits::FILE_BYTES_MAX;
-use crate::types::{AttrChange, Ino, Op, Timestamp};
+use crate::types::{AttrChange, Ino, Timestamp};
 
 /// Shorter copies move bytes; longer ones share chunks.
 const SHARE_BYTES_MIN: u64 = 64 * 1024;
@@ -47,6 +47,7 @@ impl Filesystem {
             tree.node(ino)?.expect_regular()?;
             if truncate {
                 inner.check_turn(tree)?;
+                company::own(inner, tree, ino, now)?;
                 resize(tree, ino, 0, now);
             }
             let node = tree.node(ino)?;
@@ -114,15 +115,14 @@ impl Filesystem {
             let offset = if writing.append { size } else { writing.offset };
             let end = end_of(offset, len_bytes)?;
             inner.take_draft_room(tree, len_bytes)?;
+            company::own(inner, tree, ino, now)?;
             change_body(tree, ino, now, |body| body.write(offset, writing.data));
             let node = tree.change(ino);
             node.rec.size_bytes = size.max(end);
             if writing.kill_suid && node.rec.mode & 0o6000 != 0 {
                 let mode = without_set_id(node.rec.mode);
                 node.rec.mode = mode;
-                if let Some(file) = node.rec.file.filter(|_| node.rec.nlink > 0) {
-                    tree.emit(Op::Attr { file, change: AttrChange::Mode(mode) });
-                }
+                tree.emit_attr(ino, &AttrChange::Mode(mode));
             }
             Ok(())
         })?;
@@ -162,6 +162,7 @@ impl Filesystem {
                 Allocate::PunchHole => (false, true),
                 Allocate::Zero { keep_size } => (!keep_size, true),
             };
+            company::own(inner, tree, ino, now)?;
             if zeroes && offset < size {
                 change_body(tree, ino, now, |body| body.zero(offset, end.min(size) - offset));
             }
@@ -232,6 +233,8 @@ impl Filesystem {
             if len_bytes == 0 {
                 return Ok(0);
             }
+            company::own(inner, tree, to.0, now)?;
+            let source = expect_body(tree, from.0)?;
             let body = source.body.as_ref().expect("expect_body has loaded it");
             let copied = if len_bytes >= SHARE_BYTES_MIN && body.layers().is_empty() {
                 let base = Arc::clone(&body.base);

@@ -1,6 +1,7 @@
 //! The system calls, by theme. Each looks at everything it needs, then changes everything at once.
 
 mod attrs;
+mod company;
 mod io;
 mod list;
 mod names;

@@ -5,8 +5,9 @@ use super::super::dir::{Dir, Entry};
 use super::super::load::Miss;
 use super::super::tree::{Node, Tree, new_record};
 use super::super::{Attr, Caller, Filesystem, FsError, FsResult, RESERVED_NAME, Stop, Wait};
-use super::attr_of;
+use super::company::{Adoption, Leaving};
 use super::xattr::{DEFAULT_ACL, inherit_acl};
+use super::{attr_of, company};
 use crate::types::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use crate::types::{EntryId, FileId, Ino, Kind, Name, NameHash, Op, PlaceId, Timestamp, VersionId};
 
@@ -102,17 +103,29 @@ impl Filesystem {
         let now = self.inner.now();
         self.inner.run_change(wait, |tree, _| {
             let (checked, hash) = tree.vacant(parent, name)?;
-            let home = shared_id(tree, parent)?;
+            let home = company::home(tree, parent)?;
+            let kept = company::kept(tree, ino)?;
             let node = tree.node(ino)?;
             if node.is_dir() {
                 return Err(FsError::NotPermitted("hard links to directories").into());
             }
-            let file = node.rec.file.filter(|_| node.rec.nlink > 0).ok_or(FsError::NotFound)?;
+            if node.rec.file.is_none() || node.rec.nlink == 0 {
+                return Err(FsError::NotFound.into());
+            }
             if node.rec.nlink >= LINKS_MAX {
                 return Err(FsError::TooManyLinks.into());
             }
             let kind_bits = node.rec.kind.bits();
+            let adoption = company::adoption(tree, ino)?;
             self.inner.take_op_room(tree)?;
+            if let Some(adoption) = adoption {
+                adoption.apply(tree, true, now);
+            }
+            if let Some(kept) = kept {
+                kept.apply(tree, now);
+            }
+            let file = tree.node(ino)?.rec.file.ok_or(FsError::NotFound)?;
+            let home = home.enter(tree);
             let op = tree.emit(Op::Link { parent: home, name: checked.clone(), file });
             let (id, place) = (EntryId(op), PlaceId(op));
             tree.put_entry(parent, hash, Entry { id, place, ino, kind_bits, name: checked });
@@ -139,10 +152,11 @@ impl Filesystem {
                 return Err(FsError::IsDirectory.into());
             }
             // A removal takes no room: it must work on a full disk.
+            let removal = removal(tree, parent, &entry)?;
             if tree.pending.is_full() {
                 return Err(Miss::Room.into());
             }
-            remove_entry(tree, parent, &entry, now);
+            removal.apply(tree, parent, &entry, now);
             tree.touch_dir(parent, -1, 0, now);
             Ok(())
         })
@@ -157,10 +171,11 @@ impl Filesystem {
         self.inner.run_change(wait, |tree, _| {
             let entry = tree.existing(parent, name)?;
             expect_empty_dir(tree, entry.ino)?;
+            let removal = removal(tree, parent, &entry)?;
             if tree.pending.is_full() {
                 return Err(Miss::Room.into());
             }
-            remove_entry(tree, parent, &entry, now);
+            removal.apply(tree, parent, &entry, now);
             tree.touch_dir(parent, -1, -1, now);
             Ok(())
         })
@@ -173,11 +188,6 @@ pub fn check_unreserved(parent: Ino, name: &[u8]) -> FsResult<()> {
         return Err(FsError::Access("`.tidefs` at the root is kept for tidefs itself"));
     }
     Ok(())
-}
-
-/// The shared identity of a directory that has a name.
-pub fn shared_id(tree: &mut Tree, dir: Ino) -> Result<FileId, Stop> {
-    tree.dir(dir)?.rec.file.ok_or(Stop::Fail(FsError::NotFound))
 }
 
 /// Checks that a directory is one and holds nothing.
@@ -195,7 +205,7 @@ fn make_node(
     hash: NameHash,
     now: Timestamp,
 ) -> Result<Ino, Stop> {
-    let home = shared_id(tree, making.parent)?;
+    let home = company::home(tree, making.parent)?;
     let dir = tree.dir(making.parent)?;
     let default_acl = dir.rec.xattrs.get(DEFAULT_ACL).cloned();
     let inherits_group = dir.rec.mode & S_ISGID != 0;
@@ -212,6 +222,7 @@ fn make_node(
     };
     let uid = making.caller.uid;
     let kind = making.kind.clone();
+    let home = home.enter(tree);
     let op = Op::Make { parent: home, name: name.clone(), kind, mode, uid, gid };
     let id = tree.emit(op);
     let file = FileId(id);
@@ -236,10 +247,38 @@ fn make_node(
     Ok(ino)
 }
 
-/// Takes an entry away and what it stood for, if that was its last name.
-///
-/// The directory's own times and count are the caller's to change.
-pub fn remove_entry(tree: &mut Tree, parent: Ino, entry: &Entry, now: Timestamp) {
+/// What is to be removed.
+pub enum Removal {
+    /// A name, and what goes along with it.
+    Entry(Leaving),
+    /// A head that is shown beside its file.
+    Sibling(Adoption),
+}
+
+/// Looks at an entry that is to be removed.
+pub fn removal(tree: &mut Tree, parent: Ino, entry: &Entry) -> Result<Removal, Stop> {
+    match company::adoption(tree, entry.ino)? {
+        Some(sibling) => Ok(Removal::Sibling(sibling)),
+        None => Ok(Removal::Entry(company::leaving(tree, parent, entry, true)?)),
+    }
+}
+
+impl Removal {
+    /// Takes the entry away, and what it stood for if that was its last name.
+    ///
+    /// The directory's own times and count are the caller's to change.
+    pub fn apply(&self, tree: &mut Tree, parent: Ino, entry: &Entry, now: Timestamp) {
+        match self {
+            Self::Sibling(sibling) => sibling.remove(tree, now),
+            Self::Entry(leaving) => {
+                leaving.settle(tree, parent, entry, now);
+                remove_entry(tree, parent, entry, now);
+            }
+        }
+    }
+}
+
+fn remove_entry(tree: &mut Tree, parent: Ino, entry: &Entry, now: Timestamp) {
     let node = tree.change(entry.ino);
     let is_dir = node.is_dir();
     node.rec.nlink = if is_dir { 0 } else { node.rec.nlink - 1 };
@@ -247,7 +286,14 @@ pub fn remove_entry(tree: &mut Tree, parent: Ino, entry: &Entry, now: Timestamp)
     let is_last = node.rec.nlink == 0;
     let head: Option<VersionId> = node.rec.head.filter(|_| is_last);
     let seen_heads = head.into_iter().collect();
+    let others = if is_dir { company::other_parts(&node.rec, entry.id) } else { Vec::new() };
     tree.emit(Op::Unlink { entry: entry.id, seen_place: entry.place, seen_heads });
+    for part in others {
+        let (entry, seen_place) = (part.entry, part.place);
+        tree.emit(Op::Unlink { entry, seen_place, seen_heads: Vec::new() });
+    }
+    company::drop_twins(tree, entry.ino, Some(entry.id));
+    company::forget(tree, entry.ino, entry.id);
     let hash = tree.hash(entry.name.as_bytes());
     tree.take_entry(parent, hash, entry.id);
     if is_last {

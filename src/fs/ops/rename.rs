@@ -4,15 +4,14 @@ use super::super::dir::{Dir, Entry};
 use super::super::load::Miss;
 use super::super::tree::Tree;
 use super::super::{Filesystem, FsError, FsResult, RenameMode, Stop, Wait};
-use super::names::{check_unreserved, expect_empty_dir, remove_entry, shared_id};
-use crate::types::{
-    AttrChange, FileId, Ino, Kind, Name, NodeRecord, Op, PlaceId, Timestamp, VersionId,
-};
+use super::company::{self, Home};
+use super::names::{check_unreserved, expect_empty_dir, removal};
+use crate::types::{AttrChange, Ino, Kind, Name, NodeRecord, Op, PlaceId, Timestamp, VersionId};
 
 /// One end of a rename.
 struct End {
     dir: Ino,
-    home: FileId,
+    home: Home,
     name: Name,
 }
 
@@ -47,7 +46,7 @@ impl Filesystem {
                 if tree.dir(dir)?.rec.nlink == 0 {
                     return Err(FsError::NotFound.into());
                 }
-                Ok(End { dir, home: shared_id(tree, dir)?, name })
+                Ok(End { dir, home: company::home(tree, dir)?, name })
             };
             let (from, to) = (end(tree, from)?, end(tree, to)?);
             check_no_cycle(tree, source.ino, to.dir)?;
@@ -55,12 +54,17 @@ impl Filesystem {
                 (RenameMode::Exchange, None) => Err(FsError::NotFound.into()),
                 (RenameMode::Exchange, Some(target)) => {
                     check_no_cycle(tree, target.ino, from.dir)?;
+                    let source = owned(tree, &from, source, now)?;
+                    let target = owned(tree, &to, target, now)?;
                     exchange(tree, &from, &source, &to, &target, now)
                 }
                 (RenameMode::NoReplace, Some(_)) => Err(FsError::Exists.into()),
                 (_, Some(target)) => replace(tree, &from, &source, &to, &target, now),
                 (_, None) => {
+                    let source = owned(tree, &from, source, now)?;
+                    let leaving = company::leaving(tree, from.dir, &source, false)?;
                     self.inner.take_op_room(tree)?;
+                    leaving.settle(tree, from.dir, &source, now);
                     leave(tree, &from, &source, now)?;
                     arrive(tree, &to, &source, now);
                     Ok(())
@@ -87,6 +91,13 @@ fn check_no_cycle(tree: &mut Tree, moved: Ino, into: Ino) -> Result<(), Stop> {
     }
 }
 
+/// A sibling that is renamed becomes a file of its own first.
+fn owned(tree: &mut Tree, end: &End, entry: Entry, now: Timestamp) -> Result<Entry, Stop> {
+    let Some(adoption) = company::adoption(tree, entry.ino)? else { return Ok(entry) };
+    adoption.apply(tree, true, now);
+    tree.existing(end.dir, end.name.as_bytes())
+}
+
 fn replace(
     tree: &mut Tree,
     from: &End,
@@ -105,10 +116,15 @@ fn replace(
         (true, true) => expect_empty_dir(tree, target.ino)?,
         (false, false) => {}
     }
+    let source = &owned(tree, from, source.clone(), now)?;
+    let leaving = company::leaving(tree, from.dir, source, false)?;
     if is_save(tree, source, target)? {
+        leaving.settle(tree, from.dir, source, now);
         return save_over(tree, from, source, to, target, now);
     }
-    remove_entry(tree, to.dir, target, now);
+    let removal = removal(tree, to.dir, target)?;
+    leaving.settle(tree, from.dir, source, now);
+    removal.apply(tree, to.dir, target, now);
     tree.touch_dir(to.dir, -1, -i32::from(over_dir), now);
     leave(tree, from, source, now)?;
     arrive(tree, to, source, now);
@@ -120,7 +136,8 @@ fn is_save(tree: &mut Tree, source: &Entry, target: &Entry) -> Result<bool, Stop
     let is_plain = |rec: &NodeRecord| rec.kind == Kind::Regular && rec.nlink == 1;
     let own = tree.pending.journal();
     let old = tree.node(target.ino)?;
-    if !is_plain(&old.rec) || old.rec.head.is_none() {
+    let is_sibling = old.rec.company.as_ref().is_some_and(|company| company.sibling.is_some());
+    if !is_plain(&old.rec) || old.rec.head.is_none() || is_sibling {
         return Ok(false);
     }
     let old_head = if old.body.is_some() { None } else { old.rec.file.zip(old.rec.head) };
@@ -157,6 +174,8 @@ fn save_over(
     for change in attr_changes(&old, &new) {
         tree.emit(Op::Attr { file: document, change });
     }
+    company::drop_twins(tree, target.ino, None);
+    company::drop_twins(tree, source.ino, None);
     let seen_heads: Vec<VersionId> = new.head.into_iter().collect();
     tree.emit(Op::Unlink { entry: source.id, seen_place: source.place, seen_heads });
 
@@ -172,7 +191,10 @@ fn save_over(
     node.rec.head = None;
     node.rec.nlink = 0;
     node.rec.ctime = now;
+    let company = node.rec.company.take();
+    let resolved = std::mem::take(&mut node.resolved);
     let node = tree.change(source.ino);
+    (node.rec.company, node.resolved) = (company, resolved);
     node.rec.file = Some(document);
     node.rec.head = old.head;
     node.rec.ctime = now;
@@ -223,6 +245,10 @@ fn exchange(
     }
     tree.node(source.ino)?;
     tree.node(target.ino)?;
+    let settled = company::leaving(tree, from.dir, source, false)?;
+    let other = company::leaving(tree, to.dir, target, false)?;
+    settled.settle(tree, from.dir, source, now);
+    other.settle(tree, to.dir, target, now);
     leave(tree, from, source, now)?;
     leave(tree, to, target, now)?;
     arrive(tree, to, source, now);
@@ -239,7 +265,17 @@ fn leave(tree: &mut Tree, from: &End, entry: &Entry, now: Timestamp) -> Result<(
 }
 
 fn arrive(tree: &mut Tree, to: &End, entry: &Entry, now: Timestamp) {
-    let op = tree.emit(Op::Place { entry: entry.id, parent: to.home, name: to.name.clone() });
+    let parent = to.home.enter(tree);
+    let op = tree.emit(Op::Place { entry: entry.id, parent, name: to.name.clone() });
+    let mut places = vec![(entry.id, PlaceId(op))];
+    let others = tree.peek(entry.ino).filter(|node| node.is_dir());
+    for part in others.map(|node| company::other_parts(&node.rec, entry.id)).unwrap_or_default() {
+        let name = to.name.clone();
+        let op = tree.emit(Op::Place { entry: part.entry, parent, name });
+        places.push((part.entry, PlaceId(op)));
+    }
+    company::moved_parts(tree, entry.ino, &places);
+    company::drop_twins(tree, entry.ino, Some(entry.id));
     let hash = tree.hash(to.name.as_bytes());
     let entry = Entry { place: PlaceId(op), name: to.name.clone(), ..entry.clone() };
     let node = tree.change(entry.ino);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::super::{Filesystem, FsError, FsResult, Wait, XattrMode};
+use super::company;
 use crate::types::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
 use crate::types::{
     AttrChange, DeviceId, DeviceName, FileId, Ino, Op, RESERVED_ATTRS, device_attr,
@@ -87,6 +88,7 @@ impl Filesystem {
                 return Err(FsError::XattrSpace.into());
             }
             self.inner.take_op_room(tree)?;
+            company::own(&self.inner, tree, ino, now)?;
             let rec = &mut tree.change(ino).rec;
             rec.ctime = now;
             let mut changes = Vec::new();
@@ -102,10 +104,8 @@ impl Filesystem {
                 None => drop(rec.xattrs.remove(name)),
             }
             changes.push(AttrChange::Xattr(name.to_vec(), kept));
-            if let Some(file) = rec.file.filter(|_| rec.nlink > 0) {
-                for change in changes {
-                    tree.emit(Op::Attr { file, change });
-                }
+            for change in changes {
+                tree.emit_attr(ino, &change);
             }
             Ok(())
         })
@@ -138,13 +138,11 @@ impl Filesystem {
             if !tree.node(ino)?.rec.xattrs.contains_key(name) {
                 return Err(FsError::NoXattr.into());
             }
+            company::own(&self.inner, tree, ino, now)?;
             let rec = &mut tree.change(ino).rec;
             rec.ctime = now;
             rec.xattrs.remove(name);
-            if let Some(file) = rec.file.filter(|_| rec.nlink > 0) {
-                let change = AttrChange::Xattr(name.to_vec(), None);
-                tree.emit(Op::Attr { file, change });
-            }
+            tree.emit_attr(ino, &AttrChange::Xattr(name.to_vec(), None));
             Ok(())
         })
     }
