@@ -178,7 +178,9 @@ fn directories_moved_into_each_other_leave_the_earlier_move() {
 fn one_directory_moved_to_two_places_is_at_the_later_once() {
     outcome(
         |root| {
-            ["d", "x", "y"].iter().for_each(|dir| mkdir(root, dir));
+            for dir in ["d", "x", "y"] {
+                mkdir(root, dir);
+            }
             write(root, "d/inside", "it");
         },
         |root| rename(root, "d", "x/d"),
