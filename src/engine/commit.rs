@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::EngineError;
-use super::handle::{CommitHandle, Delivery};
+use super::handle::{Asked, CommitHandle, Delivery};
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{self, Merger, ViewChange};
 use super::pending::TakenOps;
@@ -164,7 +166,15 @@ impl Changes {
 /// The running thread. Dropped without [`CommitThread::finish`], it still commits and ends.
 pub struct CommitThread {
     handle: CommitHandle,
-    thread: Option<JoinHandle<Result<(), EngineError>>>,
+    work: Work,
+}
+
+/// Who commits.
+enum Work {
+    Thread(JoinHandle<Result<(), EngineError>>),
+    /// Whoever waits for an answer.
+    ByHand(Arc<Mutex<Committer>>),
+    Ended,
 }
 
 impl CommitThread {
@@ -184,7 +194,34 @@ impl CommitThread {
             .name("commit".into())
             .spawn(move || committer.run())
             .map_err(EngineError::Thread)?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(Self { handle, work: Work::Thread(thread) })
+    }
+
+    /// The same committer without a thread: it works when someone waits for its answer, on that
+    /// one's thread, and at each [`CommitThread::turn`]. So a simulation knows what happens when.
+    pub fn by_hand(
+        workspace: OpenWorkspace,
+        handle: CommitHandle,
+        source: Arc<dyn Source>,
+    ) -> Self {
+        let committer = Committer::new(workspace, handle.clone(), source);
+        committer.publish();
+        let committer = Arc::new(Mutex::new(committer));
+        let weak = Arc::downgrade(&committer);
+        handle.work_by_hand(Box::new(move || {
+            if let Some(committer) = weak.upgrade() {
+                committer.lock().turn_now();
+            }
+        }));
+        Self { handle, work: Work::ByHand(committer) }
+    }
+
+    /// Without a thread: does what is asked and commits, as the thread would once it was due. With
+    /// one, there is nothing to do.
+    pub fn turn(&self) {
+        if let Work::ByHand(committer) = &self.work {
+            committer.lock().turn_now();
+        }
     }
 
     /// Commits what is left, closes the store and ends the thread. Waits for the disk.
@@ -196,9 +233,16 @@ impl CommitThread {
     }
 
     fn join(&mut self) -> Result<(), EngineError> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
         self.handle.stop();
-        thread.join().unwrap_or(Err(EngineError::Closed))
+        match std::mem::replace(&mut self.work, Work::Ended) {
+            Work::Thread(thread) => thread.join().unwrap_or(Err(EngineError::Closed)),
+            Work::ByHand(committer) => {
+                let result = committer.lock().turn_now();
+                self.handle.leave();
+                result.unwrap_or(Err(EngineError::Closed))
+            }
+            Work::Ended => Ok(()),
+        }
     }
 }
 
@@ -265,32 +309,44 @@ impl Committer {
         let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
         loop {
             let asked = self.handle.next();
-            for (delivery, reply) in asked.deliveries {
-                reply(self.take_delivery(delivery));
-            }
-            // What peers are told of must be durable, lest a number of the journal is used twice.
-            let is_shared = self.merger.is_shared();
-            let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
-            let result = self.commit(durable);
-            for reply in asked.syncs {
-                reply(result.as_ref().copied().map_err(EngineError::summary));
-            }
-            if self.merger.has_own_to_fold()
-                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
-            {
-                tracing::warn!("this device's own changes wait to be merged: {error}");
-            }
-            if asked.stop {
-                if let Err(error) = self.writer.checkpoint() {
-                    tracing::warn!("the write-ahead log stays for the next start: {error}");
-                }
-                return result;
+            if let Some(end) = self.turn(asked) {
+                return end;
             }
             if self.unfinished.is_some() {
                 std::thread::sleep(FULL_RETRY);
                 self.handle.nudge(super::Urgency::Soon);
             }
         }
+    }
+
+    fn turn_now(&mut self) -> Option<Result<(), EngineError>> {
+        let asked = self.handle.take_now();
+        self.turn(asked)
+    }
+
+    /// Does what is asked, and commits. How the last commit ended, if asked to stop.
+    fn turn(&mut self, asked: Asked) -> Option<Result<(), EngineError>> {
+        for (delivery, reply) in asked.deliveries {
+            reply(self.take_delivery(delivery));
+        }
+        // What peers are told of must be durable, lest a number of the journal is used twice.
+        let is_shared = self.merger.is_shared();
+        let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
+        let result = self.commit(durable);
+        for reply in asked.syncs {
+            reply(result.as_ref().copied().map_err(EngineError::summary));
+        }
+        if self.merger.has_own_to_fold()
+            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+        {
+            tracing::warn!("this device's own changes wait to be merged: {error}");
+        }
+        if asked.stop
+            && let Err(error) = self.writer.checkpoint()
+        {
+            tracing::warn!("the write-ahead log stays for the next start: {error}");
+        }
+        asked.stop.then_some(result)
     }
 
     /// Stores all that changed so far; with `durable`, on the disk when this returns.

@@ -84,7 +84,7 @@ impl LocalReplica {
     fn deliver_and_wait(&self, delivery: Delivery) -> Result<(), DeliverError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.commit.deliver(delivery, Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().unwrap_or(Err(EngineError::Closed.into()))
+        self.commit.wait_for(&receiver).unwrap_or(Err(EngineError::Closed.into()))
     }
 
     fn journal(&self, device: &DeviceId) -> Result<Option<u16>, StoreError> {
