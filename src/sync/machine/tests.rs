@@ -310,3 +310,23 @@ fn old_addresses_give_way_to_new_ones() {
     let (_, book) = hand.machine.address_book().remove(0);
     assert_eq!(book.sockets.last().map(std::net::SocketAddr::port), Some(99));
 }
+
+#[test]
+fn chunks_of_batches_whose_connection_broke_meanwhile_are_looked_for() {
+    let refills = |out: &[Output]| {
+        out.iter().filter(|output| matches!(output, Output::Refill { .. })).count()
+    };
+    let mut hand = Hand::new(10);
+    hand.connect(1, 1, true);
+    hand.connect(2, 2, true);
+    hand.input(Input::Missing(vec![]));
+    assert_eq!(refills(&hand.input(Input::Missing(vec![]))), 0);
+    hand.input(Input::Lost(ConnId(1), Loss::Link));
+    let out = hand.input(Input::LocalFrontier(frontier(&[(5, 3)])));
+    assert_eq!(refills(&out), 0, "what this device wrote is here");
+    let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 3)])));
+    assert_eq!(refills(&out), 1);
+    hand.input(Input::Missing(vec![]));
+    let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 4)])));
+    assert_eq!(refills(&out), 0);
+}
