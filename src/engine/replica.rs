@@ -160,18 +160,26 @@ impl Replica for LocalReplica {
 
     fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError> {
         let mut kept = Vec::with_capacity(chunks.len());
+        let mut has_node = false;
         for (id, sealed) in chunks {
             if ChunkId::of(&sealed) != id {
                 return Err(ReplicaError::Refused(format!("chunk {id} is not what it is named")));
             }
             // What the tree does not name is not kept.
             let is_awaited = self.awaited.lock().contains(&id);
-            if is_awaited || self.store.wanted(&id).map_err(failed)?.is_some() {
+            let wanted = self.store.wanted(&id).map_err(failed)?;
+            has_node |= wanted.as_ref().is_some_and(|wanted| wanted.is_node);
+            if is_awaited || wanted.is_some() {
                 self.store.append(&id, &sealed).map_err(failed)?;
                 kept.push(id);
             }
         }
-        self.commit.deliver(Delivery::Chunks(kept), Box::new(|_| ()));
+        let delivery = Delivery::Chunks(kept);
+        if has_node {
+            // What it names is missing from now on: the caller looks for that next.
+            return self.deliver_and_wait(delivery).map_err(failed);
+        }
+        self.commit.deliver(delivery, Box::new(|_| ()));
         Ok(())
     }
 

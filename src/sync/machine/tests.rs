@@ -311,11 +311,25 @@ fn old_addresses_give_way_to_new_ones() {
     assert_eq!(book.sockets.last().map(std::net::SocketAddr::port), Some(99));
 }
 
+fn refills(out: &[Output]) -> usize {
+    out.iter().filter(|output| matches!(output, Output::Refill { .. })).count()
+}
+
+#[test]
+fn what_a_manifest_names_is_looked_for_once_that_is_here() {
+    let mut hand = Hand::new(10);
+    hand.connect(1, 1, true);
+    assert_eq!(
+        fetches(&hand.input(Input::Missing(vec![chunk(1)]))),
+        [(0, 1, false, vec![chunk(1)])]
+    );
+    assert_eq!(refills(&hand.fetched(0, &[chunk(1)], &[])), 1);
+    let out = hand.input(Input::Missing(vec![chunk(2)]));
+    assert_eq!(fetches(&out), [(1, 1, false, vec![chunk(2)])]);
+}
+
 #[test]
 fn chunks_of_batches_whose_connection_broke_meanwhile_are_looked_for() {
-    let refills = |out: &[Output]| {
-        out.iter().filter(|output| matches!(output, Output::Refill { .. })).count()
-    };
     let mut hand = Hand::new(10);
     hand.connect(1, 1, true);
     hand.connect(2, 2, true);
