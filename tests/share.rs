@@ -8,7 +8,7 @@ mod random;
 
 use tidefs::fs::{Wait, Writing};
 
-use devices::{Bringing, exchange, exchange_batches, found, join};
+use devices::{Bringing, Device, exchange, exchange_batches, found, join};
 
 #[test]
 fn what_one_device_does_is_seen_on_the_other() {
@@ -118,6 +118,34 @@ fn a_file_that_is_open_keeps_its_bytes_and_what_it_writes_is_not_lost() {
     exchange(&[&ada, &bob]);
     assert_eq!(ada.read("note"), b"written through the old handle");
     assert_eq!(ada.tree(), bob.tree());
+}
+
+#[test]
+fn a_version_that_another_device_has_laid_a_patch_over_stays() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", &[b'o'; 5000]);
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let change = |device: &Device, ino, data| {
+        let writing = Writing { offset: 10, data, append: false, kill_suid: false };
+        device.fs.write(ino, &writing, Wait::May).expect("is written");
+        device.sync();
+    };
+    let open = ada.open("note");
+    change(&ada, open, b"while it is open");
+    exchange(&[&ada, &bob]);
+    let ino = bob.open("note");
+    change(&bob, ino, b"over that");
+    bob.close(ino);
+    exchange(&[&ada, &bob]);
+    ada.write_open(open, b"anew");
+    ada.sync();
+    ada.close(open);
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
 }
 
 #[test]

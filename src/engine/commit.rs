@@ -422,6 +422,8 @@ impl Committer {
             stored.push(settled);
         }
         if self.merger.is_shared() {
+            // Another device may have laid a patch over any version that it has been told of.
+            commit.versions_removed.clear();
             for op in &mut changes.ops.ops {
                 self.merger.complete(op)?;
             }
