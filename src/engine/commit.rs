@@ -204,8 +204,9 @@ impl CommitThread {
         handle: CommitHandle,
         source: Arc<dyn Source>,
     ) -> Self {
-        let committer = Committer::new(workspace, handle.clone(), source);
+        let mut committer = Committer::new(workspace, handle.clone(), source);
         committer.publish();
+        committer.fold_own();
         let committer = Arc::new(Mutex::new(committer));
         let weak = Arc::downgrade(&committer);
         handle.work_by_hand(Box::new(move || {
@@ -307,6 +308,7 @@ impl Committer {
 
     fn run(&mut self) -> Result<(), EngineError> {
         let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
+        self.fold_own();
         loop {
             let asked = self.handle.next();
             if let Some(end) = self.turn(asked) {
@@ -316,6 +318,15 @@ impl Committer {
                 std::thread::sleep(FULL_RETRY);
                 self.handle.nudge(super::Urgency::Soon);
             }
+        }
+    }
+
+    /// Folds this device's own batches. That is not durable at once: a start does it again.
+    fn fold_own(&mut self) {
+        if self.merger.has_own_to_fold()
+            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+        {
+            tracing::warn!("this device's own changes wait to be merged: {error}");
         }
     }
 
@@ -336,11 +347,7 @@ impl Committer {
         for reply in asked.syncs {
             reply(result.as_ref().copied().map_err(EngineError::summary));
         }
-        if self.merger.has_own_to_fold()
-            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
-        {
-            tracing::warn!("this device's own changes wait to be merged: {error}");
-        }
+        self.fold_own();
         if asked.stop
             && let Err(error) = self.writer.checkpoint()
         {
