@@ -149,6 +149,26 @@ fn a_version_that_another_device_has_laid_a_patch_over_stays() {
 }
 
 #[test]
+fn a_temporary_file_that_another_device_has_edited_comes_back_beside_the_saved_document() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"draft");
+    let bob = join(home.path(), "bob", &ada);
+    ada.write("note~", b"saved by ada");
+    exchange(&[&ada, &bob]);
+    ada.rename("note~", "note");
+    ada.sync();
+    bob.write("note~", b"edited by bob");
+    bob.write("note", b"written by bob");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(ada.read("note~"), b"edited by bob");
+    assert_eq!(ada.read("note"), b"written by bob");
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
 fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

@@ -403,12 +403,17 @@ impl Viewing<'_, '_> {
         }
     }
 
-    /// A number for a file that is not shown yet: its own, unless another document bears that since
-    /// an editor's save, else that of an op which gave no other.
+    /// A number for a file that is not shown yet: its own, else that of an op which gave no other.
+    ///
+    /// Where the file was removed here before, its own may be in use: an editor's save gives it to
+    /// the document, and a file that is open keeps it.
     fn free_number(&self, row: &Row) -> Result<Ino, StoreError> {
-        let placed = self.folding.state.entry(row.entries[0])?.map(|e| e.place().op.packed());
+        let entry = self.folding.state.entry(row.entries[0])?;
+        let placed = entry.as_ref().map(|entry| entry.place().op.packed());
+        let was_removed = entry.is_some_and(|entry| !entry.removals.is_empty());
+        let own = Some(row.inode.packed());
         let head = row.head.map(VersionId::packed);
-        for number in [Some(row.inode.packed()), head, placed].into_iter().flatten() {
+        for number in [own.filter(|_| !was_removed), head, placed, own].into_iter().flatten() {
             let ino = Ino(number);
             if self.node(ino)?.is_none_or(|node| node.file == Some(row.inode)) {
                 return Ok(ino);
