@@ -193,3 +193,43 @@ fn a_second_process_is_refused_while_the_first_serves() {
     assert!(matches!(again, Err(EngineError::Locked(_))));
     fs.close().expect("closes");
 }
+
+#[test]
+fn whatever_changes_the_tree_waits_while_another_device_s_changes_are_taken_in() {
+    use crate::engine::Source;
+    let fixture = Fixture::new();
+    let fs = fixture.open();
+    let (ino, other) = (make(&fs, "file"), make(&fs, "other"));
+    write(&fs, ino, 0, &noise(9000, 1));
+    fs.open_file(ino, true, false, Wait::May).expect("opens");
+    fs.setxattr(ino, b"user.a", b"1", XattrMode::Set, true, Wait::May).expect("sets");
+    fs.sync_now(None).expect("syncs");
+    let never = Wait::Never;
+    let writing = Writing { offset: 0, data: b"x", append: false, kill_suid: false };
+    let shorter = SetAttr { size_bytes: Some(1), ..SetAttr::default() };
+    let (from, to) = ((Ino::ROOT, &b"file"[..]), (Ino::ROOT, &b"new"[..]));
+    let directory = making(Ino::ROOT, "dir", Kind::Directory);
+    let file = making(Ino::ROOT, "new", Kind::Regular);
+    let keep_size = true;
+    fs.inner.hold(true);
+    let changes: [(&str, FsResult<()>); 13] = [
+        ("write", fs.write(ino, &writing, never).map(drop)),
+        ("truncate", fs.setattr(ino, &shorter, never).map(drop)),
+        ("open", fs.open_file(ino, true, true, never)),
+        ("reserve", fs.allocate(ino, Allocate::Reserve { keep_size }, 0, 20_000, never)),
+        ("punch", fs.allocate(ino, Allocate::PunchHole, 0, 5000, never)),
+        ("copy", fs.copy_range((ino, 0), (other, 0), 100, never).map(drop)),
+        ("make", fs.make(&directory, never).map(drop)),
+        ("create", fs.create(&file, true, never).map(drop)),
+        ("link", fs.link(ino, Ino::ROOT, b"new", never).map(drop)),
+        ("rename", fs.rename(from, to, RenameMode::Replace, never)),
+        ("unlink", fs.unlink(Ino::ROOT, b"other", never)),
+        ("setxattr", fs.setxattr(ino, b"user.b", b"2", XattrMode::Set, true, never)),
+        ("removexattr", fs.removexattr(ino, b"user.a", never)),
+    ];
+    for (what, result) in changes {
+        assert!(matches!(result, Err(FsError::WouldBlock)), "{what}: {result:?}");
+    }
+    fs.inner.hold(false);
+    assert_eq!(read_all(&fs, ino), noise(9000, 1));
+}

@@ -44,6 +44,9 @@ impl Filesystem {
         inner.run(wait, |tree, _| {
             tree.node(ino)?.expect_regular()?;
             if truncate {
+                if tree.pending.is_full() {
+                    return Err(Miss::Room.into());
+                }
                 resize(tree, ino, 0, now);
             }
             let node = tree.node(ino)?;
@@ -149,6 +152,9 @@ impl Filesystem {
         let now = inner.now();
         inner.run_change(wait, |tree, _| {
             let size = expect_local(tree, ino)?.rec.size_bytes;
+            if tree.pending.is_full() {
+                return Err(Miss::Room.into());
+            }
             let (grows, zeroes) = match how {
                 Allocate::Reserve { keep_size } => {
                     inner.take_room(len_bytes, tree)?;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::load::Miss;
 use super::super::{Filesystem, FsError, FsResult, Wait, XattrMode};
 use crate::types::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
 use crate::types::{AttrChange, Ino, Op};
@@ -111,6 +112,9 @@ impl Filesystem {
         self.inner.run_change(wait, |tree, _| {
             if !tree.node(ino)?.rec.xattrs.contains_key(name) {
                 return Err(FsError::NoXattr.into());
+            }
+            if tree.pending.is_full() {
+                return Err(Miss::Room.into());
             }
             let rec = &mut tree.change(ino).rec;
             rec.ctime = now;
