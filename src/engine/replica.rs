@@ -87,6 +87,31 @@ impl LocalReplica {
         self.commit.wait_for(&receiver).unwrap_or(Err(EngineError::Closed.into()))
     }
 
+    /// Wanted chunks that are not here; and nodes of manifests that are, but that nobody has read: a
+    /// full disk or a crash came between. What those name is missing too.
+    fn look_for_missing(
+        &self,
+        limit: usize,
+        except: &HashSet<ChunkId>,
+    ) -> (Vec<ChunkId>, Vec<ChunkId>) {
+        let (mut missing, mut unread) = (Vec::new(), Vec::new());
+        let mut after = None;
+        while missing.len() < limit {
+            let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for id in page.into_iter().filter(|id| !except.contains(id)) {
+                if !self.store.has_chunk(&id).unwrap_or(false) {
+                    missing.push(id);
+                } else if matches!(self.store.wanted(&id), Ok(Some(wanted)) if wanted.is_node) {
+                    unread.push(id);
+                }
+            }
+        }
+        missing.truncate(limit);
+        (missing, unread)
+    }
+
     fn journal(&self, device: &DeviceId) -> Result<Option<u16>, StoreError> {
         let journals = self.store.journals()?;
         Ok(journals.into_iter().find(|(_, known)| known == device).map(|(number, _)| number))
@@ -184,17 +209,12 @@ impl Replica for LocalReplica {
     }
 
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId> {
-        let mut missing = Vec::new();
-        let mut after = None;
-        while missing.len() < limit {
-            let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
-            let Some(last) = page.last() else { break };
-            after = Some(*last);
-            let here = |id: &ChunkId| self.store.has_chunk(id).unwrap_or(false);
-            missing.extend(page.into_iter().filter(|id| !except.contains(id) && !here(id)));
+        loop {
+            let (missing, unread) = self.look_for_missing(limit, except);
+            if unread.is_empty() || self.deliver_and_wait(Delivery::Chunks(unread)).is_err() {
+                return missing;
+            }
         }
-        missing.truncate(limit);
-        missing
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {
