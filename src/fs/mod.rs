@@ -266,7 +266,12 @@ impl Filesystem {
         if let Some(ino) = file {
             let mut tree = self.inner.tree.lock();
             if let Some(body) = tree.peek(ino).and_then(|node| node.body.as_mut()) {
-                body.keep_version = true;
+                if body.changed {
+                    body.keep_version = true;
+                } else {
+                    // A commit has taken it already: the head is to stay.
+                    body.head_is_interim = false;
+                }
             }
         }
         self.inner.commit.sync(Box::new(move |result| done(result.map_err(FsError::from))));
