@@ -169,6 +169,27 @@ fn a_temporary_file_that_another_device_has_edited_comes_back_beside_the_saved_d
 }
 
 #[test]
+fn a_removed_file_that_comes_back_has_its_content_whatever_was_written_without_a_name() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"one");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let open = ada.open("note");
+    ada.unlink("note");
+    ada.write_open(open, b"written without a name");
+    bob.rename("note", "kept");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read_open(open), b"written without a name");
+    assert_eq!(ada.read("kept"), b"one");
+    assert_eq!(ada.tree(), bob.tree());
+    ada.close(open);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
 fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

@@ -376,7 +376,12 @@ impl Viewing<'_, '_> {
         let face = self.face(file)?;
         let node = self.node(face)?.filter(|node| node.file == Some(file));
         match node {
-            Some(node) if node.head == row.head => Ok(face),
+            Some(node)
+                if node.head == row.head && (node.nlink > 0 || self.nodes.contains_key(&face)) =>
+            {
+                Ok(face)
+            }
+            Some(node) if node.head == row.head => self.file_back(row, face, &node),
             Some(node) => {
                 let head = row.head.expect("a file's head is superseded by a head alone");
                 let ino = Ino(head.packed());
@@ -401,6 +406,24 @@ impl Viewing<'_, '_> {
                 Ok(ino)
             }
         }
+    }
+
+    /// The node of a file whose last name had gone, with its head as before. What is still open under
+    /// the old number may hold bytes that no version has: it keeps that number, if there is another.
+    fn file_back(&mut self, row: &Row, face: Ino, old: &NodeRecord) -> Result<Ino, MergeError> {
+        let mut fresh = self.fresh(row.inode, row.head)?;
+        (fresh.btime, fresh.nlink) = (old.btime, 0);
+        let place = self.folding.state.entry(row.entries[0])?.map(|entry| entry.place().op);
+        let placed = place.map_or(face, |op| Ino(op.packed()));
+        if self.node(placed)?.is_some() {
+            self.nodes.insert(face, Some(fresh));
+            return Ok(face);
+        }
+        self.faces.insert(row.inode, placed);
+        self.nodes.insert(placed, Some(fresh));
+        self.nodes.insert(face, None);
+        self.change.detached.push(face);
+        Ok(placed)
     }
 
     /// A number for a file that is not shown yet: its own, else that of an op which gave no other.
