@@ -123,6 +123,75 @@ fn a_file_that_is_open_keeps_its_bytes_and_what_it_writes_is_not_lost() {
 }
 
 #[test]
+fn a_version_that_another_device_has_laid_a_patch_over_stays() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", &[b'o'; 5000]);
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let change = |device: &Device, ino, data| {
+        let writing = Writing { offset: 10, data, append: false, kill_suid: false };
+        device.fs.write(ino, &writing, Wait::May).expect("is written");
+        device.sync();
+    };
+    let open = ada.open("note");
+    change(&ada, open, b"while it is open");
+    exchange(&[&ada, &bob]);
+    let ino = bob.open("note");
+    change(&bob, ino, b"over that");
+    bob.close(ino);
+    exchange(&[&ada, &bob]);
+    ada.write_open(open, b"anew");
+    ada.sync();
+    ada.close(open);
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn a_temporary_file_that_another_device_has_edited_comes_back_beside_the_saved_document() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"draft");
+    let bob = join(home.path(), "bob", &ada);
+    ada.write("note~", b"saved by ada");
+    exchange(&[&ada, &bob]);
+    ada.rename("note~", "note");
+    ada.sync();
+    bob.write("note~", b"edited by bob");
+    bob.write("note", b"written by bob");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    assert_eq!(ada.read("note~"), b"edited by bob");
+    assert_eq!(ada.read("note"), b"written by bob");
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn a_removed_file_that_comes_back_has_its_content_whatever_was_written_without_a_name() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"one");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let open = ada.open("note");
+    ada.unlink("note");
+    ada.write_open(open, b"written without a name");
+    bob.rename("note", "kept");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read_open(open), b"written without a name");
+    assert_eq!(ada.read("kept"), b"one");
+    assert_eq!(ada.tree(), bob.tree());
+    ada.close(open);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
 fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

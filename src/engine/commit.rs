@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::EngineError;
-use super::handle::{CommitHandle, Delivery};
+use super::handle::{Asked, CommitHandle, Delivery};
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{self, Merger, ViewChange};
 use super::pending::TakenOps;
@@ -172,7 +174,15 @@ impl Changes {
 /// The running thread. Dropped without [`CommitThread::finish`], it still commits and ends.
 pub struct CommitThread {
     handle: CommitHandle,
-    thread: Option<JoinHandle<Result<(), EngineError>>>,
+    work: Work,
+}
+
+/// Who commits.
+enum Work {
+    Thread(JoinHandle<Result<(), EngineError>>),
+    /// Whoever waits for an answer.
+    ByHand(Arc<Mutex<Committer>>),
+    Ended,
 }
 
 impl CommitThread {
@@ -192,7 +202,35 @@ impl CommitThread {
             .name("commit".into())
             .spawn(move || committer.run())
             .map_err(EngineError::Thread)?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(Self { handle, work: Work::Thread(thread) })
+    }
+
+    /// The same committer without a thread: it works when someone waits for its answer, on that
+    /// one's thread, and at each [`CommitThread::turn`]. So a simulation knows what happens when.
+    pub fn by_hand(
+        workspace: OpenWorkspace,
+        handle: CommitHandle,
+        source: Arc<dyn Source>,
+    ) -> Self {
+        let mut committer = Committer::new(workspace, handle.clone(), source);
+        committer.publish();
+        committer.begin();
+        let committer = Arc::new(Mutex::new(committer));
+        let weak = Arc::downgrade(&committer);
+        handle.work_by_hand(Box::new(move || {
+            if let Some(committer) = weak.upgrade() {
+                committer.lock().turn_now();
+            }
+        }));
+        Self { handle, work: Work::ByHand(committer) }
+    }
+
+    /// Without a thread: does what is asked and commits, as the thread would once it was due. With
+    /// one, there is nothing to do.
+    pub fn turn(&self) {
+        if let Work::ByHand(committer) = &self.work {
+            committer.lock().turn_now();
+        }
     }
 
     /// Commits what is left, closes the store and ends the thread. Waits for the disk.
@@ -204,9 +242,16 @@ impl CommitThread {
     }
 
     fn join(&mut self) -> Result<(), EngineError> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
         self.handle.stop();
-        thread.join().unwrap_or(Err(EngineError::Closed))
+        match std::mem::replace(&mut self.work, Work::Ended) {
+            Work::Thread(thread) => thread.join().unwrap_or(Err(EngineError::Closed)),
+            Work::ByHand(committer) => {
+                let result = committer.lock().turn_now();
+                self.handle.leave();
+                result.unwrap_or(Err(EngineError::Closed))
+            }
+            Work::Ended => Ok(()),
+        }
     }
 }
 
@@ -274,35 +319,11 @@ impl Committer {
 
     fn run(&mut self) -> Result<(), EngineError> {
         let _leaving = Leaving(self.handle.clone(), Arc::clone(&self.source));
-        if self.merger.conflicts() == ConflictResolution::Merge {
-            self.forked.extend(self.store.conflicted()?.into_iter().map(|(file, _)| file));
-        }
-        if self.merger.needs_a_round() {
-            self.handle.nudge(super::Urgency::Soon);
-        }
+        self.begin();
         loop {
             let asked = self.handle.next();
-            for (delivery, reply) in asked.deliveries {
-                reply(self.take_delivery(delivery));
-            }
-            // What peers are told of must be durable, lest a number of the journal is used twice.
-            let is_shared = self.merger.is_shared();
-            let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
-            let result = self.commit(durable);
-            for reply in asked.syncs {
-                reply(result.as_ref().copied().map_err(EngineError::summary));
-            }
-            self.fold_own();
-            match self.merge_texts() {
-                Ok(true) => self.fold_own(),
-                Ok(false) => {}
-                Err(error) => tracing::warn!("texts changed apart wait to be merged: {error}"),
-            }
-            if asked.stop {
-                if let Err(error) = self.writer.checkpoint() {
-                    tracing::warn!("the write-ahead log stays for the next start: {error}");
-                }
-                return result;
+            if let Some(end) = self.turn(asked) {
+                return end;
             }
             if self.unfinished.is_some() {
                 std::thread::sleep(FULL_RETRY);
@@ -311,12 +332,55 @@ impl Committer {
         }
     }
 
+    /// Does what a start leaves to be done: folding is not durable at once, and the view may be
+    /// asked to show conflicts otherwise than it does.
+    fn begin(&mut self) {
+        if self.merger.conflicts() == ConflictResolution::Merge {
+            match self.store.conflicted() {
+                Ok(files) => self.forked.extend(files.into_iter().map(|(file, _)| file)),
+                Err(error) => tracing::warn!("texts changed apart are not merged: {error}"),
+            }
+        }
+        self.fold_own();
+    }
+
     fn fold_own(&mut self) {
         if self.merger.needs_a_round()
             && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
         {
             tracing::warn!("this device's own changes wait to be merged: {error}");
         }
+    }
+
+    fn turn_now(&mut self) -> Option<Result<(), EngineError>> {
+        let asked = self.handle.take_now();
+        self.turn(asked)
+    }
+
+    /// Does what is asked, and commits. How the last commit ended, if asked to stop.
+    fn turn(&mut self, asked: Asked) -> Option<Result<(), EngineError>> {
+        for (delivery, reply) in asked.deliveries {
+            reply(self.take_delivery(delivery));
+        }
+        // What peers are told of must be durable, lest a number of the journal is used twice.
+        let is_shared = self.merger.is_shared();
+        let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
+        let result = self.commit(durable);
+        for reply in asked.syncs {
+            reply(result.as_ref().copied().map_err(EngineError::summary));
+        }
+        self.fold_own();
+        match self.merge_texts() {
+            Ok(true) => self.fold_own(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("texts changed apart wait to be merged: {error}"),
+        }
+        if asked.stop
+            && let Err(error) = self.writer.checkpoint()
+        {
+            tracing::warn!("the write-ahead log stays for the next start: {error}");
+        }
+        asked.stop.then_some(result)
     }
 
     /// Stores all that changed so far; with `durable`, on the disk when this returns.
@@ -392,6 +456,8 @@ impl Committer {
             stored.push(settled);
         }
         if self.merger.is_shared() {
+            // Another device may have laid a patch over any version that it has been told of.
+            commit.versions_removed.clear();
             for op in &mut changes.ops.ops {
                 self.merger.complete(op)?;
             }

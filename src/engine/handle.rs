@@ -1,6 +1,7 @@
 //! How others ask the commit thread for something.
 
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -68,6 +69,8 @@ struct Shared {
     /// The urgency already asked for, so that most nudges take no lock: 0 for none.
     level: std::sync::atomic::AtomicU8,
     has_peers: std::sync::atomic::AtomicBool,
+    /// Does the work on the caller's thread, where there is no commit thread.
+    by_hand: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl CommitHandle {
@@ -98,6 +101,23 @@ impl CommitHandle {
         }
         asked.syncs.push(reply);
         self.shared.wake.notify_one();
+    }
+
+    /// Waits for the reply that the sender of `replied` was given for. Where there is no commit
+    /// thread, the commit's work is done here and now.
+    ///
+    /// # Errors
+    /// If there will be no reply.
+    pub(crate) fn wait_for<R>(&self, replied: &Receiver<R>) -> Result<R, RecvError> {
+        if let Some(turn) = self.shared.by_hand.get() {
+            turn();
+        }
+        replied.recv()
+    }
+
+    /// There is no commit thread: whoever waits calls `turn`.
+    pub(super) fn work_by_hand(&self, turn: Box<dyn Fn() + Send + Sync>) {
+        assert!(self.shared.by_hand.set(turn).is_ok(), "one committer for each handle");
     }
 
     /// Hands over what a peer has sent; `reply` hears once it is durable, or why it will not be.
@@ -160,7 +180,16 @@ impl CommitHandle {
                 break;
             }
         }
+        self.take(&mut asked)
+    }
+
+    /// Takes all that is asked, due or not.
+    pub(super) fn take_now(&self) -> Asked {
+        self.take(&mut self.shared.asked.lock())
+    }
+
+    fn take(&self, asked: &mut Asked) -> Asked {
         self.shared.level.store(0, std::sync::atomic::Ordering::Release);
-        std::mem::take(&mut *asked)
+        std::mem::take(asked)
     }
 }

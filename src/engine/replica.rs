@@ -105,7 +105,32 @@ impl LocalReplica {
     fn deliver_and_wait(&self, delivery: Delivery) -> Result<(), DeliverError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.commit.deliver(delivery, Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().unwrap_or(Err(EngineError::Closed.into()))
+        self.commit.wait_for(&receiver).unwrap_or(Err(EngineError::Closed.into()))
+    }
+
+    /// Wanted chunks that are not here; and nodes of manifests that are, but that nobody has read: a
+    /// full disk or a crash came between. What those name is missing too.
+    fn look_for_missing(
+        &self,
+        limit: usize,
+        except: &HashSet<ChunkId>,
+    ) -> (Vec<ChunkId>, Vec<ChunkId>) {
+        let (mut missing, mut unread) = (Vec::new(), Vec::new());
+        let mut after = None;
+        while missing.len() < limit {
+            let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for id in page.into_iter().filter(|id| !except.contains(id)) {
+                if !self.store.has_chunk(&id).unwrap_or(false) {
+                    missing.push(id);
+                } else if matches!(self.store.wanted(&id), Ok(Some(wanted)) if wanted.is_node) {
+                    unread.push(id);
+                }
+            }
+        }
+        missing.truncate(limit);
+        (missing, unread)
     }
 
     fn journal(&self, device: &DeviceId) -> Result<Option<u16>, StoreError> {
@@ -188,33 +213,36 @@ impl Replica for LocalReplica {
 
     fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError> {
         let mut kept = Vec::with_capacity(chunks.len());
+        let mut has_node = false;
         for (id, sealed) in chunks {
             if ChunkId::of(&sealed) != id {
                 return Err(ReplicaError::Refused(format!("chunk {id} is not what it is named")));
             }
             // What the tree does not name is not kept.
             let is_awaited = self.awaited.lock().contains(&id);
-            if is_awaited || self.store.wanted(&id).map_err(failed)?.is_some() {
+            let wanted = self.store.wanted(&id).map_err(failed)?;
+            has_node |= wanted.as_ref().is_some_and(|wanted| wanted.is_node);
+            if is_awaited || wanted.is_some() {
                 self.store.append(&id, &sealed).map_err(failed)?;
                 kept.push(id);
             }
         }
-        self.commit.deliver(Delivery::Chunks(kept), Box::new(|_| ()));
+        let delivery = Delivery::Chunks(kept);
+        if has_node {
+            // What it names is missing from now on: the caller looks for that next.
+            return self.deliver_and_wait(delivery).map_err(failed);
+        }
+        self.commit.deliver(delivery, Box::new(|_| ()));
         Ok(())
     }
 
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId> {
-        let mut missing = Vec::new();
-        let mut after = None;
-        while missing.len() < limit {
-            let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
-            let Some(last) = page.last() else { break };
-            after = Some(*last);
-            let here = |id: &ChunkId| self.store.has_chunk(id).unwrap_or(false);
-            missing.extend(page.into_iter().filter(|id| !except.contains(id) && !here(id)));
+        loop {
+            let (missing, unread) = self.look_for_missing(limit, except);
+            if unread.is_empty() || self.deliver_and_wait(Delivery::Chunks(unread)).is_err() {
+                return missing;
+            }
         }
-        missing.truncate(limit);
-        missing
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {

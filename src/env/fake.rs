@@ -34,6 +34,11 @@ impl FakeClock {
     pub fn advance(&self, secs: i64) {
         self.now.lock().secs += secs;
     }
+
+    /// Shows `now` from now on, be it earlier or later than what it showed.
+    pub fn set(&self, now: Timestamp) {
+        *self.now.lock() = now;
+    }
 }
 
 impl Clock for FakeClock {
@@ -84,7 +89,28 @@ struct State {
 struct Image {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// Before this offset both are the same.
+    unsynced_from: usize,
     name_is_synced: bool,
+}
+
+impl Image {
+    /// All of it is on the disk.
+    fn of(bytes: Vec<u8>) -> Self {
+        let unsynced_from = bytes.len();
+        Self { written: bytes.clone(), synced: bytes, unsynced_from, name_is_synced: true }
+    }
+
+    /// From here on, what is written is not yet synced.
+    fn changed_from(&mut self, offset: usize) {
+        self.unsynced_from = self.unsynced_from.min(offset);
+    }
+
+    fn sync(&mut self) {
+        self.synced.truncate(self.unsynced_from);
+        self.synced.extend_from_slice(&self.written[self.unsynced_from..]);
+        self.unsynced_from = self.written.len();
+    }
 }
 
 struct FakeFile {
@@ -134,11 +160,20 @@ impl FakeDisk {
             if !image.name_is_synced && random.random_bool(0.5) {
                 continue;
             }
-            let bytes = torn(image, random);
-            let image = Image { written: bytes.clone(), synced: bytes, name_is_synced: true };
-            files.insert(path.clone(), image);
+            files.insert(path.clone(), Image::of(torn(image, random)));
         }
         let state = State { files, free_bytes: state.free_bytes, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What a new start finds after the process was killed and the power stayed: all that was
+    /// written, synced or not. This disk takes no more changes.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let mut state = self.state.lock();
+        state.is_off = true;
+        let (files, free_bytes) = (state.files.clone(), state.free_bytes);
+        let state = State { files, free_bytes, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -202,9 +237,7 @@ impl Disk for FakeDisk {
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.change(|state| {
-            let (written, synced) = (bytes.to_vec(), bytes.to_vec());
-            let image = Image { written, synced, name_is_synced: true };
-            state.files.insert(path.to_owned(), image);
+            state.files.insert(path.to_owned(), Image::of(bytes.to_vec()));
             Ok(())
         })
     }
@@ -252,6 +285,7 @@ impl DiskFile for FakeFile {
             state.free_bytes -= bytes.len() as u64;
             let image = state.files.entry(self.path.clone()).or_default();
             let start = usize::try_from(offset).expect("the fake disk fits in memory");
+            image.changed_from(start.min(image.written.len()));
             if image.written.len() < start + bytes.len() {
                 image.written.resize(start + bytes.len(), 0);
             }
@@ -262,8 +296,7 @@ impl DiskFile for FakeFile {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.change(|state| {
-            let image = state.files.entry(self.path.clone()).or_default();
-            image.synced.clone_from(&image.written);
+            state.files.entry(self.path.clone()).or_default().sync();
             Ok(())
         })
     }
@@ -275,7 +308,9 @@ impl DiskFile for FakeFile {
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         self.disk.change(|state| {
             let len = usize::try_from(len_bytes).expect("the fake disk fits in memory");
-            state.files.entry(self.path.clone()).or_default().written.resize(len, 0);
+            let image = state.files.entry(self.path.clone()).or_default();
+            image.changed_from(len.min(image.written.len()));
+            image.written.resize(len, 0);
             Ok(())
         })
     }
@@ -286,6 +321,7 @@ impl DiskFile for FakeFile {
             let end = image.written.len() as u64;
             let at = |offset: u64| usize::try_from(offset.min(end)).expect("inside the file");
             image.written[at(offset)..at(offset + len_bytes)].fill(0);
+            image.changed_from(at(offset));
             Ok(())
         })
     }

@@ -110,7 +110,12 @@ fn learn_nodes(tree: &mut Tree, change: &ViewChange, notices: &mut Vec<Notice>) 
         match record {
             Some(record) => {
                 let is_dir = record.kind == Kind::Directory;
+                // What was written while it had no name is no version's content.
+                let is_back = node.rec.nlink == 0 && record.nlink > 0;
+                let body = if is_back { node.body.take() } else { None };
                 node.rec = record.clone();
+                let draft_bytes = body.as_ref().map_or(0, Body::draft_bytes);
+                tree.draft_bytes = tree.draft_bytes.saturating_sub(draft_bytes);
                 notices.push(if is_dir { Notice::Listing(*ino) } else { Notice::Attributes(*ino) });
             }
             None if !node.detached => {

@@ -33,7 +33,8 @@ pub use ops::{Making, Writing};
 
 use crate::chunk::Sealer;
 use crate::engine::{
-    CommitHandle, CommitThread, EngineError, LocalReplica, OpenWorkspace, PendingOps, Urgency,
+    CommitHandle, CommitThread, EngineError, LocalReplica, OpenWorkspace, PendingOps, Source,
+    Urgency,
 };
 use crate::env::Env;
 use crate::store::Store;
@@ -172,7 +173,31 @@ impl Filesystem {
     ///
     /// # Errors
     /// If the commit thread cannot be started.
-    pub fn serve(mut workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+    pub fn serve(workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+        Self::over(workspace, options, CommitThread::start)
+    }
+
+    /// Serves a workspace without a thread of its own: what is committed is committed by those who
+    /// wait for it, and at each [`Filesystem::turn`]. For simulations, where nothing may depend on
+    /// when a thread runs; only one thread may use it.
+    ///
+    /// # Errors
+    /// As [`Filesystem::serve`].
+    pub fn serve_by_hand(workspace: OpenWorkspace, options: &Options) -> Result<Self, EngineError> {
+        Self::over(workspace, options, |workspace, handle, source| {
+            Ok(CommitThread::by_hand(workspace, handle, source))
+        })
+    }
+
+    fn over(
+        mut workspace: OpenWorkspace,
+        options: &Options,
+        commit_by: impl FnOnce(
+            OpenWorkspace,
+            CommitHandle,
+            Arc<dyn Source>,
+        ) -> Result<CommitThread, EngineError>,
+    ) -> Result<Self, EngineError> {
         workspace.set_conflicts(options.conflict_resolution);
         let memory = options.memory_bytes_max;
         let pending = PendingOps::new(workspace.journal_number(), workspace.next_seq());
@@ -197,7 +222,7 @@ impl Filesystem {
             fetcher: OnceLock::new(),
         });
         let source = Arc::clone(&inner);
-        let thread = CommitThread::start(workspace, inner.commit.clone(), source)?;
+        let thread = commit_by(workspace, inner.commit.clone(), source)?;
         Ok(Self { inner, commit_thread: Arc::new(Mutex::new(Some(thread))), replica })
     }
 
@@ -232,6 +257,13 @@ impl Filesystem {
         }
     }
 
+    /// Served by hand: commits what has changed so far, as the thread would once it is due.
+    pub fn turn(&self) {
+        if let Some(committer) = &*self.commit_thread.lock() {
+            committer.turn();
+        }
+    }
+
     /// Makes everything done before this call durable, then calls `done` from the commit thread.
     ///
     /// `file` is the one that was asked for: its content becomes a version of its own in history.
@@ -239,7 +271,12 @@ impl Filesystem {
         if let Some(ino) = file {
             let mut tree = self.inner.tree.lock();
             if let Some(body) = tree.peek(ino).and_then(|node| node.body.as_mut()) {
-                body.keep_version = true;
+                if body.changed {
+                    body.keep_version = true;
+                } else {
+                    // A commit has taken it already: the head is to stay.
+                    body.head_is_interim = false;
+                }
             }
         }
         self.inner.commit.sync(Box::new(move |result| done(result.map_err(FsError::from))));
@@ -252,7 +289,8 @@ impl Filesystem {
     pub fn sync_now(&self, file: Option<Ino>) -> FsResult<()> {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.sync(file, Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().unwrap_or_else(|_| Err(FsError::Io("the workspace is closed".into())))
+        let replied = self.inner.commit.wait_for(&receiver);
+        replied.unwrap_or_else(|_| Err(FsError::Io("the workspace is closed".into())))
     }
 }
 

@@ -256,3 +256,22 @@ fn a_devices_name_is_an_attribute_that_nobody_sees() {
     fs.close().expect("closes");
     fixture.verify();
 }
+
+#[test]
+fn what_a_sync_was_asked_for_stays_in_history_even_if_it_was_committed_before() {
+    let fixture = Fixture::new();
+    let fs = fixture.open();
+    let ino = make(&fs, "file");
+    fs.open_file(ino, true, false, Wait::May).expect("opens");
+    write(&fs, ino, 0, b"one");
+    fs.sync_now(None).expect("syncs");
+    fs.sync_now(Some(ino)).expect("syncs");
+    write(&fs, ino, 0, b"two");
+    fs.sync_now(None).expect("syncs");
+    write(&fs, ino, 0, b"six");
+    fs.sync_now(None).expect("syncs");
+    let versions = fs.inner.store.versions_page(None, 10).expect("reads");
+    let contents = versions.into_iter().map(|(_, _, record)| record.expect("decodes").content);
+    let inline = |bytes: &[u8]| crate::types::Content::Inline(bytes.to_vec());
+    assert_eq!(contents.collect::<Vec<_>>(), [inline(b"one"), inline(b"six")]);
+}

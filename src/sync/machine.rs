@@ -213,6 +213,14 @@ impl Machine {
                 self.notes_changed(now_ms);
             }
             Input::LocalFrontier(frontier) => {
+                // Who brought them may be gone by now, and then no `Delivered` comes: all the same,
+                // new batches of others may name chunks that are missing.
+                let is_new = |(journal, seq): (&DeviceId, &u64)| {
+                    *journal != self.device && self.local.get(journal).is_none_or(|had| had < seq)
+                };
+                if frontier.iter().any(is_new) {
+                    self.chunks.look_for_more();
+                }
                 raise(&mut self.local, &frontier);
             }
             Input::Connected { conn, peer, dialled, frontier, told } => {

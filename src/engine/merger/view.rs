@@ -575,9 +575,15 @@ impl Viewing<'_, '_> {
         let node = if is_news { None } else { self.node(face)? };
         let node = node.filter(|node| node.file == Some(file));
         match node {
-            Some(node) if node.head == row.head => Ok(face),
+            // Shown, or given back in this round.
+            Some(node)
+                if node.head == row.head && (node.nlink > 0 || self.nodes.contains_key(&face)) =>
+            {
+                Ok(face)
+            }
+            Some(node) if node.head == row.head => self.file_back(row, face, &node),
             // Written again by who decided between heads: nothing changes for who reads it.
-            Some(mut node) if self.is_equal(file, node.head, row.head)? => {
+            Some(mut node) if node.nlink > 0 && self.is_equal(file, node.head, row.head)? => {
                 node.head = row.head;
                 self.nodes.insert(face, Some(node));
                 Ok(face)
@@ -596,7 +602,9 @@ impl Viewing<'_, '_> {
                 Ok(ino)
             }
             None => {
-                let ino = self.free_number(row)?;
+                let none_free =
+                    || StoreError::Corrupt(format!("no inode number is free for {file:?}"));
+                let ino = self.free_number(row)?.ok_or_else(none_free)?;
                 if ino != face {
                     self.faces.insert(file, ino);
                 }
@@ -608,15 +616,31 @@ impl Viewing<'_, '_> {
         }
     }
 
+    /// The node of a file whose last name had gone, with its head as before. What is still open under
+    /// the old number may hold bytes that no version has: it keeps that number, if there is another.
+    fn file_back(&mut self, row: &Row, face: Ino, old: &NodeRecord) -> Result<Ino, MergeError> {
+        let mut fresh = self.fresh(row.inode, row.head)?;
+        (fresh.btime, fresh.nlink) = (old.btime, 0);
+        let Some(ino) = self.free_number(row)? else {
+            self.nodes.insert(face, Some(fresh));
+            return Ok(face);
+        };
+        self.faces.insert(row.inode, ino);
+        self.nodes.insert(ino, Some(fresh));
+        self.nodes.insert(face, None);
+        self.change.detached.push(face);
+        Ok(ino)
+    }
+
     /// A number for a file that is not shown yet: its own if it is new, else that of the op which
     /// brought it back. None is used twice, for the kernel may still know what bore it before.
-    fn free_number(&self, row: &Row) -> Result<Ino, StoreError> {
+    fn free_number(&self, row: &Row) -> Result<Option<Ino>, StoreError> {
         let is_free = |ino: Ino| -> Result<bool, StoreError> {
             Ok(!self.nodes.contains_key(&ino) && self.folding.merger.store.node(ino)?.is_none())
         };
         let own = Ino::from(row.inode);
         if self.folding.makes.contains_key(&row.inode) && is_free(own)? {
-            return Ok(own);
+            return Ok(Some(own));
         }
         let state = &self.folding.state;
         let mut ops = Vec::with_capacity(2);
@@ -628,10 +652,10 @@ impl Viewing<'_, '_> {
         ops.sort_unstable();
         for number in ops.into_iter().rev().map(|(_, number)| Ino(number)).chain([own]) {
             if is_free(number)? {
-                return Ok(number);
+                return Ok(Some(number));
             }
         }
-        Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
+        Ok(None)
     }
 
     /// Do two heads of a file hold the same?

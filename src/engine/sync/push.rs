@@ -16,7 +16,10 @@ const BATCH_FRONT_BYTES: usize = 32 << 10;
 /// A batch's clock is later than those of all batches that it builds on, so their order by clock
 /// puts causes first. Of each journal only a window is read: behind the end of the window that ends
 /// first, nothing is taken, for that journal may go on with something earlier.
-pub(super) fn collect(
+///
+/// # Errors
+/// If the workspace cannot read them.
+pub fn collect(
     replica: &dyn Replica,
     after: &Frontier,
 ) -> Result<(Vec<Blob>, Frontier), ReplicaError> {

@@ -50,7 +50,8 @@ pub trait Replica: Send + Sync + 'static {
     /// [`ReplicaError::Failed`] if it cannot be read.
     fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError>;
 
-    /// Stores sealed chunks, each of which it checks against its id again. Durable soon.
+    /// Stores sealed chunks, each of which it checks against its id again. Durable soon. What they
+    /// name counts as missing on return.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] if they cannot be kept: they are asked for again later.

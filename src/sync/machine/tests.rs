@@ -310,3 +310,37 @@ fn old_addresses_give_way_to_new_ones() {
     let (_, book) = hand.machine.address_book().remove(0);
     assert_eq!(book.sockets.last().map(std::net::SocketAddr::port), Some(99));
 }
+
+fn refills(out: &[Output]) -> usize {
+    out.iter().filter(|output| matches!(output, Output::Refill { .. })).count()
+}
+
+#[test]
+fn what_a_manifest_names_is_looked_for_once_that_is_here() {
+    let mut hand = Hand::new(10);
+    hand.connect(1, 1, true);
+    assert_eq!(
+        fetches(&hand.input(Input::Missing(vec![chunk(1)]))),
+        [(0, 1, false, vec![chunk(1)])]
+    );
+    assert_eq!(refills(&hand.fetched(0, &[chunk(1)], &[])), 1);
+    let out = hand.input(Input::Missing(vec![chunk(2)]));
+    assert_eq!(fetches(&out), [(1, 1, false, vec![chunk(2)])]);
+}
+
+#[test]
+fn chunks_of_batches_whose_connection_broke_meanwhile_are_looked_for() {
+    let mut hand = Hand::new(10);
+    hand.connect(1, 1, true);
+    hand.connect(2, 2, true);
+    hand.input(Input::Missing(vec![]));
+    assert_eq!(refills(&hand.input(Input::Missing(vec![]))), 0);
+    hand.input(Input::Lost(ConnId(1), Loss::Link));
+    let out = hand.input(Input::LocalFrontier(frontier(&[(5, 3)])));
+    assert_eq!(refills(&out), 0, "what this device wrote is here");
+    let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 3)])));
+    assert_eq!(refills(&out), 1);
+    hand.input(Input::Missing(vec![]));
+    let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 4)])));
+    assert_eq!(refills(&out), 0);
+}
