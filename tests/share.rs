@@ -192,6 +192,25 @@ fn a_removed_file_that_comes_back_has_its_content_whatever_was_written_without_a
 }
 
 #[test]
+fn what_is_written_to_an_open_file_after_a_peers_removal_brings_it_back() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"opened");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let ino = bob.open("note");
+    ada.unlink("note");
+    exchange(&[&ada, &bob]);
+    assert!(bob.find("note").is_none());
+    bob.write_open(ino, b"gone on");
+    bob.close(ino);
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("note"), b"gone on");
+    assert_eq!(ada.tree(), bob.tree());
+    bob.finish();
+}
+
+#[test]
 fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

@@ -110,6 +110,9 @@ fn learn_nodes(tree: &mut Tree, change: &ViewChange, notices: &mut Vec<Notice>) 
         match record {
             Some(record) => {
                 let is_dir = record.kind == Kind::Directory;
+                // What is written to it yet is an edit that the remover has not seen.
+                let is_removed = node.rec.nlink > 0 && record.nlink == 0;
+                node.detached |= is_removed && node.write_opens > 0;
                 // What was written while it had no name is no version's content.
                 let is_back = node.rec.nlink == 0 && record.nlink > 0;
                 let body = if is_back { node.body.take() } else { None };
