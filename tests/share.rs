@@ -6,6 +6,7 @@ mod devices;
 #[path = "share/random.rs"]
 mod random;
 
+use tidefs::engine::sync::Replica;
 use tidefs::fs::{Wait, Writing};
 
 use devices::{Bringing, exchange, exchange_batches, found, join};
@@ -145,6 +146,38 @@ fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let found = ada.fs.read(ino, 0, u32::MAX, Wait::May).expect("is read");
     assert!(found == expected, "the bytes are as they were, but for the change");
     ada.close(ino);
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn content_that_nobody_reads_arrives_by_itself() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let ada_sync = ada.replicate(&[]);
+    let bob_sync = bob.replicate(&[(ada.fs.replica().device(), ada_sync.addresses())]);
+    // Too long for one chunk, so the batch names no more than the manifest.
+    let bytes: Vec<u8> = (0..900_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    ada.write("large", &bytes);
+    ada.sync();
+    // Bob has nothing that would fetch for a reader.
+    let is_there = || {
+        if bob.find("large").is_none() {
+            return false;
+        }
+        let ino = bob.open("large");
+        let found = bob.fs.read(ino, 0, u32::MAX, Wait::May);
+        bob.close(ino);
+        found.is_ok_and(|found| found == bytes)
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !is_there() {
+        assert!(std::time::Instant::now() < until, "what nobody reads does not arrive");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    ada_sync.finish();
+    bob_sync.finish();
     ada.finish();
     bob.finish();
 }

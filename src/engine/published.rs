@@ -18,6 +18,7 @@ pub struct Published {
 struct Now {
     frontier: BTreeMap<DeviceId, u64>,
     roles: Vec<(DeviceId, Role)>,
+    named: u64,
 }
 
 impl Published {
@@ -25,16 +26,34 @@ impl Published {
         let is_new = {
             let mut now = self.now.lock();
             let is_new = now.frontier != frontier;
-            *now = Now { frontier, roles };
+            (now.frontier, now.roles) = (frontier, roles);
             is_new
         };
         self.changed.notify_all();
-        if is_new && let Some(watcher) = &*self.watcher.lock() {
+        if is_new {
+            self.tell();
+        }
+    }
+
+    /// Chunks that have come name others, which are not here.
+    pub(super) fn set_named(&self) {
+        self.now.lock().named += 1;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(watcher) = &*self.watcher.lock() {
             watcher();
         }
     }
 
-    /// Calls `watcher`, which must not wait, whenever a journal has grown durably.
+    /// How often chunks that came have named others. A batch that names some is not counted.
+    pub fn named(&self) -> u64 {
+        self.now.lock().named
+    }
+
+    /// Calls `watcher`, which must not wait, whenever a journal has grown durably, and whenever
+    /// chunks that came have named others.
     pub fn watch(&self, watcher: Box<dyn Fn() + Send>) {
         *self.watcher.lock() = Some(watcher);
     }

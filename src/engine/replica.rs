@@ -189,6 +189,10 @@ impl Replica for LocalReplica {
         missing
     }
 
+    fn named(&self) -> u64 {
+        self.published.named()
+    }
+
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {
         if self.published.role(&self.device) != Some(Role::Admin) {
             tracing::warn!("{joiner} asks to join, but this device is no admin");

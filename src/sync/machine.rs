@@ -91,6 +91,8 @@ pub enum Input {
     Pushed(ConnId, Frontier),
     /// A reader waits for these chunks.
     Want(Vec<ChunkId>),
+    /// Chunks that came have named others, which may be missing.
+    Named,
     /// These chunks are here.
     Here(Vec<ChunkId>),
     /// The answer to [`Output::Refill`].
@@ -233,6 +235,7 @@ impl Machine {
                 self.with(conn, |session| session.pushed(&sent, now_ms));
             }
             Input::Want(chunks) => self.chunks.want(chunks, now_ms),
+            Input::Named => self.chunks.look_for_more(),
             Input::Here(chunks) => self.chunks.here(&chunks),
             Input::Missing(chunks) => self.chunks.missing(chunks, &mut self.jitter),
             Input::Progress(request) => self.chunks.progress(request, now_ms),

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tidefs::engine::sync::Replica;
+use tidefs::engine::sync::{Replica, SyncConfig, SyncHandle, SyncThread};
 use tidefs::engine::{Invitations, LocalReplica, NewWorkspace, Workspace, verify};
 use tidefs::env::Env;
 use tidefs::fs::{
     Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
 };
-use tidefs::types::{ChunkId, Ino, JoinRequest, Kind, Role};
+use tidefs::types::{Addresses, ChunkId, DeviceId, Ino, JoinRequest, Kind, Role};
 
 pub struct Device {
     pub fs: Filesystem,
@@ -127,6 +127,18 @@ fn fetch_all(to: &Device, from: &[&Device]) {
 }
 
 impl Device {
+    /// Replicates on loopback; the caller ends it.
+    pub fn replicate(&self, peers: &[(DeviceId, Addresses)]) -> SyncHandle {
+        let bind = vec![([127, 0, 0, 1], 0).into()];
+        let config = SyncConfig { bind, peers: peers.to_vec(), ..SyncConfig::default() };
+        let seed = Workspace::device_seed(&self.dir, &Env::real()).expect("is read");
+        let replica = self.fs.replica().clone();
+        let handle = SyncThread::start(&config, &seed, &Env::real(), replica).expect("listens");
+        let changed = handle.clone();
+        self.fs.replica().published().watch(Box::new(move || changed.local_changed()));
+        handle
+    }
+
     pub fn find(&self, path: &str) -> Option<Attr> {
         let mut ino = Ino::ROOT;
         let mut attr = self.fs.getattr(ino, Wait::May).expect("the root");

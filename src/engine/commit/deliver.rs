@@ -63,6 +63,7 @@ impl Committer {
     /// Names chunks that were wanted and have come; nodes of manifests make what they name wanted.
     fn take_chunks(&mut self, chunks: &[ChunkId]) -> Result<(), DeliverError> {
         let mut commit = Commit::default();
+        let mut grew = false;
         for id in chunks {
             let Some(wanted) = self.store.wanted(id)? else { continue };
             if wanted.is_node {
@@ -72,13 +73,18 @@ impl Committer {
                 for (chunk, is_node) in named.unwrap_or_default() {
                     if is_node || !self.store.has_chunk(&chunk.id)? {
                         let id = chunk.id;
+                        grew = true;
                         commit.merged.wanted.push((id, Some(Wanted { chunk, is_node })));
                     }
                 }
             }
             commit.merged.wanted.push((*id, None));
         }
-        Ok(self.writer.commit(&commit, Sync::Later)?)
+        self.writer.commit(&commit, Sync::Later)?;
+        if grew {
+            self.published.set_named();
+        }
+        Ok(())
     }
 
     /// Makes devices members, or changes what they may do.

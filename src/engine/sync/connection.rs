@@ -37,8 +37,8 @@ pub(super) enum Event {
     Down(ConnId, Loss, Option<String>),
     /// Batches are durable; what they were, and how far the journals are now.
     Delivered(ConnId, Frontier, Frontier),
-    /// How far the journals are, and who is a member.
-    Local(Frontier, Vec<DeviceId>),
+    /// How far the journals are, who is a member, how often chunks have named others.
+    Local(Frontier, Vec<DeviceId>, u64),
     /// Of the chunks that a reader wants, these are here already, and those are not.
     Looked(Vec<ChunkId>, Vec<ChunkId>),
 }

@@ -57,6 +57,7 @@ pub(super) struct Driver {
     refreshing: bool,
     refresh_again: bool,
     members: Vec<DeviceId>,
+    named: u64,
     own: Addresses,
     given: Vec<(DeviceId, Addresses)>,
     seen: BTreeMap<DeviceId, Seen>,
@@ -105,6 +106,7 @@ impl Driver {
             refreshing: false,
             refresh_again: false,
             members: Vec::new(),
+            named: 0,
             own: Addresses::default(),
             given: config.peers.clone(),
             seen: BTreeMap::new(),
@@ -212,9 +214,13 @@ impl Driver {
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
             let replica = Arc::clone(&shared.replica);
-            let local = spawn_blocking(move || (replica.frontier(), replica.members()));
-            if let Ok((frontier, members)) = local.await {
-                let _ = shared.tell(Event::Local(frontier, members)).await;
+            let local = spawn_blocking(move || {
+                // What is named is read first: if more is named meanwhile, another look follows.
+                let named = replica.named();
+                (replica.frontier(), replica.members(), named)
+            });
+            if let Ok((frontier, members, named)) = local.await {
+                let _ = shared.tell(Event::Local(frontier, members, named)).await;
             }
         });
     }
@@ -253,7 +259,12 @@ impl Driver {
                 // The batches may have changed the members.
                 self.refresh();
             }
-            Event::Local(frontier, members) => self.local(frontier, members),
+            Event::Local(frontier, members, named) => {
+                self.local(frontier, members);
+                if std::mem::replace(&mut self.named, named) != named {
+                    self.feed(Input::Named);
+                }
+            }
             Event::Looked(here, mut absent) => {
                 self.waiters.stored(&here);
                 self.feed(Input::Here(here));

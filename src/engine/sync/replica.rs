@@ -59,6 +59,12 @@ pub trait Replica: Send + Sync + 'static {
     /// Chunks named by the tree that are not here, at most `limit`, not those in `except`.
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId>;
 
+    /// Grows when chunks that were stored turn out to name others that are not here. What batches
+    /// name is not counted.
+    fn named(&self) -> u64 {
+        0
+    }
+
     /// A joiner shows the invitation's token: makes it a member (durable) or says why not.
     ///
     /// A joiner that was admitted with this token before, and lost the answer, is told it again.
