@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::CodecError;
 use super::record::decode;
 use crate::types::limits::{
-    DEVICE_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRONTIER_DEVICES_MAX, NAME_BYTES_MAX,
+    CARRY_BYTES, DEVICE_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRONTIER_DEVICES_MAX, NAME_BYTES_MAX,
     RELAY_URL_BYTES_MAX, SEALED_BYTES_MAX, STRANGER_FRAME_BYTES_MAX,
 };
 use crate::types::{Addresses, ChunkRequest, DeviceId, Frame, Hlc};
@@ -69,6 +69,9 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
                 && welcome.inviter_name.len() <= DEVICE_NAME_BYTES_MAX
         }
         Frame::Peers(notes) => notes.iter().all(|note| addresses_are_bounded(&note.addresses)),
+        Frame::Loaded { chunks, .. } => {
+            chunks.iter().map(|chunk| chunk.0.len()).sum::<usize>() <= CARRY_BYTES
+        }
         Frame::Refused(_) | Frame::Batches(_) | Frame::Offer(_) => true,
     };
     if good { Ok(frame) } else { Err(malformed("frame", "a part is longer than it may be")) }

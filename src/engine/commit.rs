@@ -17,7 +17,7 @@ use super::handle::{CommitHandle, Delivery};
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{self, Merger, ViewChange};
 use super::pending::TakenOps;
-use super::published::Published;
+use super::published::{Fresh, Published};
 use super::workspace::OpenWorkspace;
 use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer};
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
@@ -268,6 +268,11 @@ impl Committer {
             for (delivery, reply) in asked.deliveries {
                 reply(self.take_delivery(delivery));
             }
+            if !asked.chunks.is_empty()
+                && let Err(error) = self.take_chunks(&asked.chunks)
+            {
+                tracing::warn!("chunks that came are not noted, and come again: {error}");
+            }
             // What peers are told of must be durable, lest a number of the journal is used twice.
             let is_shared = self.merger.is_shared();
             let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
@@ -276,7 +281,7 @@ impl Committer {
                 reply(result.as_ref().copied().map_err(EngineError::summary));
             }
             if self.merger.has_own_to_fold()
-                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new(), Vec::new()))
             {
                 tracing::warn!("this device's own changes wait to be merged: {error}");
             }
@@ -350,8 +355,9 @@ impl Committer {
         let mut writes = Vec::new();
         let mut folded = Vec::new();
         let mut stored = Vec::with_capacity(changes.drafts.len());
+        let mut fresh = Fresh::default();
         for draft in &changes.drafts {
-            let (content, settled) = self.store_draft(draft, durable)?;
+            let (content, settled) = self.store_draft(draft, durable, &mut fresh)?;
             if let DraftTarget::Fold { file, id } = draft.target {
                 folded.extend(self.folded(file, id, content)?);
             } else {
@@ -393,6 +399,7 @@ impl Committer {
         self.writer.commit(&commit, sync)?;
         let told = if commit.batches.is_empty() { Vec::new() } else { heard.frontier_delta };
         self.merger.own_committed(self.journal.advance(), &told);
+        self.published.add_fresh(self.journal.next_seq() - 1, fresh);
         if durable {
             self.publish();
         }
@@ -415,6 +422,7 @@ impl Committer {
         &self,
         draft: &TakenDraft,
         durable: bool,
+        fresh: &mut Fresh,
     ) -> Result<(Content, StoredDraft), EngineError> {
         if let Some(parent) = patch_parent(draft, durable) {
             return Ok(patch(draft, parent));
@@ -434,7 +442,10 @@ impl Committer {
         }
         let store = &self.store;
         let mut emit = |chunk: SealedChunk| -> Result<(), EngineError> {
-            Ok(store.append(&chunk.chunk.id, &chunk.bytes)?)
+            if store.append(&chunk.chunk.id, &chunk.bytes)? {
+                fresh.add(chunk.chunk.id, chunk.bytes.len());
+            }
+            Ok(())
         };
         let base = chunk::rebuild(&draft.base, &overlay, size, &self.sealer, &mut open, &mut emit)?;
         let content = match base.items() {

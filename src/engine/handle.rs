@@ -32,10 +32,8 @@ pub type SyncReply = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
 
 /// What a peer has sent.
 pub(super) enum Delivery {
-    /// Encoded batches, to be merged.
-    Batches(Vec<Vec<u8>>),
-    /// Wanted chunks, which have just been appended to the store.
-    Chunks(Vec<ChunkId>),
+    /// Encoded batches, to be merged, and chunks that came along.
+    Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
     /// Ops of this device's own about its members.
     Members(Vec<(DeviceId, Role)>),
 }
@@ -47,6 +45,8 @@ pub(super) type DeliveryReply = Box<dyn FnOnce(Result<(), DeliverError>) + Send>
 #[derive(Default)]
 pub(super) struct Asked {
     pub deliveries: Vec<(Delivery, DeliveryReply)>,
+    /// Wanted chunks, which have just been appended to the store.
+    pub chunks: Vec<ChunkId>,
     pub urgency: Option<Urgency>,
     pub since: Option<Instant>,
     pub syncs: Vec<SyncReply>,
@@ -112,6 +112,16 @@ impl CommitHandle {
         self.shared.wake.notify_one();
     }
 
+    /// Wanted chunks have been appended to the store. Never waits; those that come while a commit
+    /// is under way share the next one.
+    pub(super) fn chunks_came(&self, chunks: Vec<ChunkId>) {
+        let mut asked = self.shared.asked.lock();
+        if !asked.gone {
+            asked.chunks.extend(chunks);
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Other devices share the workspace: changes are committed sooner.
     pub(super) fn set_shared(&self) {
         self.shared.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -142,7 +152,8 @@ impl CommitHandle {
     pub(super) fn next(&self) -> Asked {
         let mut asked = self.shared.asked.lock();
         loop {
-            if asked.stop || !asked.syncs.is_empty() || !asked.deliveries.is_empty() {
+            let is_asked = !asked.syncs.is_empty() || !asked.deliveries.is_empty();
+            if asked.stop || is_asked || !asked.chunks.is_empty() {
                 break;
             }
             let has_peers = self.shared.has_peers.load(std::sync::atomic::Ordering::Relaxed);

@@ -141,13 +141,30 @@ impl Replica for LocalReplica {
         Ok(batches)
     }
 
-    fn deliver(&self, _: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Batches(batches)).map_err(|error| match error {
+    fn deliver(
+        &self,
+        _: &DeviceId,
+        batches: Vec<Vec<u8>>,
+        chunks: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(|error| match error {
             DeliverError::Refused(MergeError::Refused { .. }) => {
                 ReplicaError::Refused(error.to_string())
             }
             other => failed(other),
         })
+    }
+
+    fn fresh_chunks(&self, after_seq: u64, upto_seq: u64, bytes_max: usize) -> Vec<Vec<u8>> {
+        let (mut chunks, mut left_bytes) = (Vec::new(), bytes_max);
+        for id in self.published.fresh(after_seq, upto_seq) {
+            // What cannot be read is asked for by itself, and fails there.
+            let Ok(sealed) = self.store.read_chunk(&id) else { continue };
+            let Some(left) = left_bytes.checked_sub(sealed.len()) else { break };
+            left_bytes = left;
+            chunks.push(sealed);
+        }
+        chunks
     }
 
     fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError> {
@@ -161,9 +178,6 @@ impl Replica for LocalReplica {
     fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError> {
         let mut kept = Vec::with_capacity(chunks.len());
         for (id, sealed) in chunks {
-            if ChunkId::of(&sealed) != id {
-                return Err(ReplicaError::Refused(format!("chunk {id} is not what it is named")));
-            }
             // What the tree does not name is not kept.
             let is_awaited = self.awaited.lock().contains(&id);
             if is_awaited || self.store.wanted(&id).map_err(failed)?.is_some() {
@@ -171,7 +185,7 @@ impl Replica for LocalReplica {
                 kept.push(id);
             }
         }
-        self.commit.deliver(Delivery::Chunks(kept), Box::new(|_| ()));
+        self.commit.chunks_came(kept);
         Ok(())
     }
 

@@ -93,15 +93,16 @@ impl Store {
     }
 
     /// Appends a sealed chunk, unless it is there. Readable at once; durable with the next
-    /// durable commit, which also names it.
+    /// durable commit, which also names it. Says whether it is new.
     ///
     /// # Errors
     /// [`StoreError::Full`] if the disk is.
-    pub fn append(&self, id: &ChunkId, sealed: &[u8]) -> Result<(), StoreError> {
+    pub fn append(&self, id: &ChunkId, sealed: &[u8]) -> Result<bool, StoreError> {
         if self.inner.segments.pending(id).is_some() || self.chunk_place(id)?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        self.inner.segments.append(id, sealed)
+        self.inner.segments.append(id, sealed)?;
+        Ok(true)
     }
 
     /// A chunk's sealed bytes, checked against its id.

@@ -313,7 +313,8 @@ impl Machine {
             | Frame::Join { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
-            | Frame::Batches(_) => self.close(conn, CloseReason::Protocol, now_ms, out),
+            | Frame::Batches(_)
+            | Frame::Loaded { .. } => self.close(conn, CloseReason::Protocol, now_ms, out),
         }
     }
 

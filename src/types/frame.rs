@@ -7,7 +7,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limits::{
-    ADDRESSES_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
+    ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
 };
 use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, Welcome, WorkspaceId};
 
@@ -77,6 +77,15 @@ pub enum Frame {
     Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
     /// Chunks that have come to the sender since the connection began.
     Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
+    /// As `Batches`, and small content with them, so that it need not be asked for.
+    Loaded {
+        /// As in `Batches`.
+        #[serde(deserialize_with = "bounded::<_, _, FRAME_BATCHES_MAX>")]
+        batches: Vec<Blob>,
+        /// Sealed chunks that the batches name, directly or through a manifest among them.
+        #[serde(deserialize_with = "bounded::<_, _, CARRY_CHUNKS_MAX>")]
+        chunks: Vec<Blob>,
+    },
 }
 
 /// What a stream of its own asks for.

@@ -103,7 +103,7 @@ fn hand_over(from: &Device, to: &Device) -> bool {
     if batches.is_empty() {
         return false;
     }
-    to.deliver(&from.device(), batches).expect("are taken");
+    to.deliver(&from.device(), batches, Vec::new()).expect("are taken");
     true
 }
 

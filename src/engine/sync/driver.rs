@@ -252,8 +252,11 @@ impl Driver {
                 self.remember_frontiers();
                 self.feed(Input::Lost(conn, loss));
             }
-            Event::Delivered(conn, held, frontier) => {
+            Event::Delivered(conn, held, frontier, carried) => {
                 self.saw(conn);
+                if carried.iter().any(|chunk| self.waiters.wait_for(chunk)) {
+                    self.look_for(carried);
+                }
                 self.feed(Input::LocalFrontier(frontier));
                 self.feed(Input::Delivered(conn, held));
                 // The batches may have changed the members.
