@@ -8,6 +8,7 @@ mod random;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{Wait, Writing};
+use tidefs::types::ChunkId;
 
 use devices::{Bringing, exchange, exchange_batches, found, join};
 
@@ -178,6 +179,42 @@ fn content_that_nobody_reads_arrives_by_itself() {
     }
     ada_sync.finish();
     bob_sync.finish();
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn small_content_comes_with_its_batch_and_nothing_else_is_kept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let (from, to) = (ada.fs.replica(), bob.fs.replica());
+    let noise = |count: u32| (0..count).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    let news = || {
+        ada.sync();
+        let after = to.frontier()[&from.device()];
+        let batches = from.batches(&from.device(), after, 1 << 20).expect("are read");
+        let chunks = from.fresh_chunks(after, from.frontier()[&from.device()], 1 << 20);
+        (batches, chunks)
+    };
+    // Several chunks and the manifest that names them.
+    let bytes: Vec<u8> = noise(150_000);
+    ada.write("small", &bytes);
+    let (batches, mut chunks) = news();
+    assert!(chunks.len() > 2, "{} chunks", chunks.len());
+    chunks.push(b"what nothing names".to_vec());
+    let with_ids = |chunks: Vec<Vec<u8>>| -> Vec<(ChunkId, Vec<u8>)> {
+        chunks.into_iter().map(|bytes| (ChunkId::of(&bytes), bytes)).collect()
+    };
+    to.deliver(&from.device(), batches, with_ids(chunks)).expect("are taken");
+    assert_eq!(bob.read("small"), bytes);
+    assert!(to.missing_chunks(9, &std::collections::HashSet::new()).is_empty());
+    let unnamed = ChunkId::of(b"what nothing names");
+    assert!(to.read_chunk(&unnamed).expect("reads").is_none());
+    // More than goes along is asked for as a whole.
+    ada.write("large", &noise(400_000));
+    assert!(news().1.is_empty());
     ada.finish();
     bob.finish();
 }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::EngineError;
-use super::handle::{CommitHandle, Delivery};
+use super::handle::CommitHandle;
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{self, Merger, ViewChange};
 use super::pending::TakenOps;
@@ -281,7 +281,7 @@ impl Committer {
                 reply(result.as_ref().copied().map_err(EngineError::summary));
             }
             if self.merger.has_own_to_fold()
-                && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new(), Vec::new()))
+                && let Err(error) = self.fold_own()
             {
                 tracing::warn!("this device's own changes wait to be merged: {error}");
             }
@@ -356,6 +356,7 @@ impl Committer {
         let mut folded = Vec::new();
         let mut stored = Vec::with_capacity(changes.drafts.len());
         let mut fresh = Fresh::default();
+        let reads = self.store.hold_reads()?;
         for draft in &changes.drafts {
             let (content, settled) = self.store_draft(draft, durable, &mut fresh)?;
             if let DraftTarget::Fold { file, id } = draft.target {
@@ -395,6 +396,7 @@ impl Committer {
         commit.entries_put.clone_from(&changes.entries_put);
         commit.entries_removed.clone_from(&changes.entries_removed);
         commit.live_nodes = Some(changes.live_nodes);
+        drop(reads);
         let sync = if durable { Sync::Durable } else { Sync::Later };
         self.writer.commit(&commit, sync)?;
         let told = if commit.batches.is_empty() { Vec::new() } else { heard.frontier_delta };

@@ -15,6 +15,8 @@ const LATER: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(100);
 /// The same while other devices share the workspace, so that they hear of it soon.
 const SOON_SHARED: Duration = Duration::from_millis(4);
+/// And from one such commit to the next, where changes come without end: each costs two syncs.
+const GROUP_SHARED: Duration = Duration::from_millis(20);
 
 /// How long a change may stay in memory alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,6 +67,8 @@ pub struct CommitHandle {
 struct Shared {
     asked: Mutex<Asked>,
     wake: Condvar,
+    /// When changes were last taken; the commit thread's own.
+    taken: Mutex<Option<Instant>>,
     /// The urgency already asked for, so that most nudges take no lock: 0 for none.
     level: std::sync::atomic::AtomicU8,
     has_peers: std::sync::atomic::AtomicBool,
@@ -150,6 +154,7 @@ impl CommitHandle {
 
     /// Waits until something is due, and takes all that is asked.
     pub(super) fn next(&self) -> Asked {
+        let taken = *self.shared.taken.lock();
         let mut asked = self.shared.asked.lock();
         loop {
             let is_asked = !asked.syncs.is_empty() || !asked.deliveries.is_empty();
@@ -157,10 +162,13 @@ impl CommitHandle {
                 break;
             }
             let has_peers = self.shared.has_peers.load(std::sync::atomic::Ordering::Relaxed);
-            let soon = if has_peers { SOON_SHARED } else { SOON };
             let due = match (asked.urgency, asked.since) {
                 (Some(Urgency::Now), _) => break,
-                (Some(Urgency::Soon), Some(since)) => since + soon,
+                (Some(Urgency::Soon), Some(since)) if has_peers => {
+                    let next = taken.map(|taken| taken + GROUP_SHARED);
+                    next.max(Some(since + SOON_SHARED)).expect("one is given")
+                }
+                (Some(Urgency::Soon), Some(since)) => since + SOON,
                 (Some(Urgency::Later), Some(since)) => since + LATER,
                 _ => {
                     self.shared.wake.wait(&mut asked);
@@ -170,6 +178,9 @@ impl CommitHandle {
             if self.shared.wake.wait_until(&mut asked, due).timed_out() {
                 break;
             }
+        }
+        if asked.urgency.is_some() {
+            *self.shared.taken.lock() = Some(Instant::now());
         }
         self.shared.level.store(0, std::sync::atomic::Ordering::Release);
         std::mem::take(&mut *asked)

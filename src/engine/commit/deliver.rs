@@ -34,16 +34,16 @@ impl Committer {
         self.unless_latched(|this| this.name_chunks(chunks))
     }
 
-    fn unless_latched(
+    fn unless_latched<R>(
         &mut self,
-        take: impl FnOnce(&mut Self) -> Result<(), DeliverError>,
-    ) -> Result<(), DeliverError> {
+        take: impl FnOnce(&mut Self) -> Result<R, DeliverError>,
+    ) -> Result<R, DeliverError> {
         if let Some(why) = &self.latched {
             return Err(EngineError::Latched(why.clone()).into());
         }
         let result = take(self);
         match &result {
-            Ok(())
+            Ok(_)
             | Err(
                 DeliverError::Refused(MergeError::Refused { .. })
                 | DeliverError::Engine(EngineError::Store(StoreError::Full { .. })),
@@ -57,6 +57,31 @@ impl Committer {
         result
     }
 
+    /// Folds this device's own batches. What is shown hardly ever changes by that, so changes go on
+    /// meanwhile; where it does, the round is made anew while they wait.
+    pub(super) fn fold_own(&mut self) -> Result<(), DeliverError> {
+        let now = self.env.clock.now();
+        let is_shown = self.unless_latched(|this| {
+            let reads = this.store.hold_reads()?;
+            let round = this.merger.round(&[], now, micros(now))?;
+            drop(reads);
+            if !round.view.is_empty() {
+                return Ok(false);
+            }
+            let (commit, _, known) = round.into_parts();
+            // The batches are in the store: folded anew after a power cut.
+            this.writer.commit(&commit, Sync::Later)?;
+            this.merger.advance(known);
+            this.publish();
+            Ok(true)
+        })?;
+        if is_shown {
+            Ok(())
+        } else {
+            self.take_delivery(Delivery::Batches(Vec::new(), Vec::new()))
+        }
+    }
+
     /// One round of the merger, while no change is made here.
     fn merge(
         &mut self,
@@ -65,11 +90,13 @@ impl Committer {
     ) -> Result<(), DeliverError> {
         self.commit_all(self.merger.is_shared())?;
         let now = self.env.clock.now();
+        let reads = self.store.hold_reads()?;
         let round = self.merger.round(batches, now, micros(now))?;
         let (mut commit, view, known) = round.into_parts();
         self.take_carried(&mut commit.merged.wanted, carried)?;
         let live_nodes = self.store.live_nodes()?.saturating_add_signed(view.live_nodes);
         commit.live_nodes = Some(live_nodes);
+        drop(reads);
         // This device's own batches are in the store: folded anew after a power cut.
         let sync = if commit.batches.is_empty() { Sync::Later } else { Sync::Durable };
         self.writer.commit(&commit, sync)?;
@@ -109,11 +136,13 @@ impl Committer {
         let mut commit = Commit::default();
         let rows = &mut commit.merged.wanted;
         let mut has_grown = false;
+        let reads = self.store.hold_reads()?;
         for id in chunks {
             let Some(wanted) = self.store.wanted(id)? else { continue };
             has_grown |= self.want_named(&wanted, rows)?;
             rows.push((*id, None));
         }
+        drop(reads);
         self.writer.commit(&commit, Sync::Later)?;
         if has_grown {
             self.published.set_named();
