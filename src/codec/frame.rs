@@ -60,9 +60,9 @@ pub fn frame_len(length: [u8; LENGTH_BYTES], sender: Sender) -> Result<usize, Co
 pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
     let frame: Frame = decode("frame", FRAME_VERSION, bytes)?;
     let good = match &frame {
-        Frame::Hello { frontier, .. } | Frame::Have { grown: frontier, .. } => {
-            frontier.len() <= FRONTIER_DEVICES_MAX
-        }
+        Frame::Hello { frontier, .. }
+        | Frame::Greet { frontier, .. }
+        | Frame::Have { grown: frontier, .. } => frontier.len() <= FRONTIER_DEVICES_MAX,
         Frame::Join { request, .. } => request.name.len() <= DEVICE_NAME_BYTES_MAX,
         Frame::Welcome(welcome) => {
             welcome.settings.name.len() <= NAME_BYTES_MAX

@@ -7,7 +7,8 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limits::{
-    ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
+    ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX,
+    REQUEST_CHUNKS_MAX,
 };
 use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, Welcome, WorkspaceId};
 
@@ -46,7 +47,7 @@ pub struct PeerNote {
 /// One message on a connection's control stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Frame {
-    /// The first of each side between members.
+    /// The first of each side between members, as builds before `Greet` said it.
     Hello {
         /// What both must have in common.
         workspace: WorkspaceId,
@@ -85,6 +86,15 @@ pub enum Frame {
         /// Sealed chunks that the batches name, directly or through a manifest among them.
         #[serde(deserialize_with = "bounded::<_, _, CARRY_CHUNKS_MAX>")]
         chunks: Vec<Blob>,
+    },
+    /// As `Hello`, and which process of the sender it is.
+    Greet {
+        /// What both must have in common.
+        workspace: WorkspaceId,
+        /// All that the sender has.
+        frontier: Frontier,
+        /// Drawn at random when the sender's process began; not 0.
+        life: u64,
     },
 }
 

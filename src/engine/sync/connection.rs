@@ -43,7 +43,7 @@ pub(super) enum Event {
     Looked(Vec<ChunkId>, Vec<ChunkId>),
 }
 
-/// A connection whose sides have said `Hello`.
+/// A connection whose sides have greeted each other.
 #[derive(Debug)]
 pub(super) struct Up {
     pub link: Link,
@@ -52,12 +52,15 @@ pub(super) struct Up {
     pub dialled: bool,
     pub frontier: Frontier,
     pub told: Frontier,
+    pub life: u64,
 }
 
 /// What the tasks of all connections share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub replica: Arc<dyn Replica>,
+    /// Which process this is.
+    pub life: u64,
     pub events: mpsc::Sender<Event>,
     /// Batches are taken in one frame at a time.
     pub delivering: Arc<Mutex<()>>,

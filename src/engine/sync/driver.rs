@@ -71,11 +71,14 @@ impl Driver {
         net: Net,
         changed: Arc<Notify>,
     ) -> Self {
-        let mut seed = [0; 8];
-        env.random.fill(&mut seed);
+        let draw = || {
+            let mut drawn = [0; 8];
+            env.random.fill(&mut drawn);
+            u64::from_le_bytes(drawn)
+        };
         let tuning = Tuning {
             device: net.device(),
-            seed: u64::from_le_bytes(seed),
+            seed: draw(),
             ops_max: config.max_concurrent_ops,
             request_chunks_max: config.batch_size,
             dial_unknown: config.lan_discovery,
@@ -83,6 +86,7 @@ impl Driver {
         let (told, events) = mpsc::channel(SYNC_EVENTS_MAX);
         let shared = Shared {
             replica,
+            life: draw().max(1),
             events: told,
             delivering: Arc::new(Mutex::new(())),
             answering: Arc::new(Semaphore::new(ANSWERS_TOTAL_MAX)),
@@ -325,6 +329,7 @@ impl Driver {
             dialled: up.dialled,
             frontier: up.frontier.clone(),
             told: up.told.clone(),
+            life: up.life,
         };
         self.tasks.spawn(connection::run(self.shared.clone(), conn, up, received));
         self.feed(connected);
