@@ -8,7 +8,7 @@ mod random;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, Wait, Writing};
-use tidefs::types::Role;
+use tidefs::types::{ChunkId, Role};
 
 use devices::{Bringing, Device, exchange, exchange_batches, found, join, join_as};
 
@@ -235,6 +235,74 @@ fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let found = ada.fs.read(ino, 0, u32::MAX, Wait::May).expect("is read");
     assert!(found == expected, "the bytes are as they were, but for the change");
     ada.close(ino);
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn content_that_nobody_reads_arrives_by_itself() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let ada_sync = ada.replicate(&[]);
+    let bob_sync = bob.replicate(&[(ada.fs.replica().device(), ada_sync.addresses())]);
+    // Too long for one chunk, so the batch names no more than the manifest.
+    let bytes: Vec<u8> = (0..900_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    ada.write("large", &bytes);
+    ada.sync();
+    // Bob has nothing that would fetch for a reader.
+    let is_there = || {
+        if bob.find("large").is_none() {
+            return false;
+        }
+        let ino = bob.open("large");
+        let found = bob.fs.read(ino, 0, u32::MAX, Wait::May);
+        bob.close(ino);
+        found.is_ok_and(|found| found == bytes)
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !is_there() {
+        assert!(std::time::Instant::now() < until, "what nobody reads does not arrive");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    ada_sync.finish();
+    bob_sync.finish();
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn small_content_comes_with_its_batch_and_nothing_else_is_kept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let (from, to) = (ada.fs.replica(), bob.fs.replica());
+    let noise = |count: u32| (0..count).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    let news = || {
+        ada.sync();
+        let after = to.frontier()[&from.device()];
+        let batches = from.batches(&from.device(), after, 1 << 20).expect("are read");
+        let chunks = from.fresh_chunks(after, from.frontier()[&from.device()], 1 << 20);
+        (batches, chunks)
+    };
+    // Several chunks and the manifest that names them.
+    let bytes: Vec<u8> = noise(150_000);
+    ada.write("small", &bytes);
+    let (batches, mut chunks) = news();
+    assert!(chunks.len() > 2, "{} chunks", chunks.len());
+    chunks.push(b"what nothing names".to_vec());
+    let with_ids = |chunks: Vec<Vec<u8>>| -> Vec<(ChunkId, Vec<u8>)> {
+        chunks.into_iter().map(|bytes| (ChunkId::of(&bytes), bytes)).collect()
+    };
+    to.deliver(&from.device(), batches, with_ids(chunks)).expect("are taken");
+    assert_eq!(bob.read("small"), bytes);
+    assert!(to.missing_chunks(9, &std::collections::HashSet::new()).is_empty());
+    let unnamed = ChunkId::of(b"what nothing names");
+    assert!(to.read_chunk(&unnamed).expect("reads").is_none());
+    // More than goes along is asked for as a whole.
+    ada.write("large", &noise(400_000));
+    assert!(news().1.is_empty());
     ada.finish();
     bob.finish();
 }

@@ -36,12 +36,14 @@ pub enum SizeClass {
 impl SizeClass {
     /// The class of a file of `size_bytes`.
     ///
-    /// Another class means to cut all of the file anew, so a file keeps its `previous` one until it
-    /// has outgrown it fourfold, or shrunk below a sixteenth of the smallest file in it.
+    /// A file that only grows ends in the class of its size, however it was committed on the way: so
+    /// a copy, or the same with a little more in front, is cut alike and shares its chunks. Another
+    /// class means to cut all of the file anew, so one that shrinks keeps its `previous` one until it
+    /// is below a sixteenth of the smallest file in it.
     pub fn for_file(size_bytes: u64, previous: Option<SizeClass>) -> Self {
         if let Some(class) = previous {
             let (smallest, largest) = class.files();
-            if size_bytes >= smallest / 16 && size_bytes / 4 <= largest {
+            if (smallest / 16..=largest).contains(&size_bytes) {
                 return class;
             }
         }

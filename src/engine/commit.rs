@@ -16,18 +16,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::EngineError;
-use super::handle::{Asked, CommitHandle, Delivery};
+use super::handle::{Asked, CommitHandle};
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{self, Merger, ViewChange};
 use super::pending::TakenOps;
-use super::published::Published;
+use super::published::{Fresh, Published};
 use super::workspace::OpenWorkspace;
 use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer};
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
 use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
 use crate::types::{
-    ChunkRef, ConflictResolution, Content, EntryId, EntryRecord, FileId, Hlc, Ino, NameHash,
-    NodeRecord, Op, PatchData, PatchExtent, Timestamp, VersionId, VersionRecord,
+    ChunkId, ChunkRef, ConflictResolution, Content, EntryId, EntryRecord, FileId, Hlc, Ino,
+    NameHash, NodeRecord, Op, PatchData, PatchExtent, Timestamp, VersionId, VersionRecord,
 };
 
 /// Pause before a commit that found the disk full is tried again.
@@ -277,6 +277,8 @@ struct Committer {
     unfinished: Option<Changes>,
     /// Why nothing can be stored any more.
     latched: Option<String>,
+    /// Chunks that are in the store, and that the full disk has kept from being noted.
+    unnoted: Vec<ChunkId>,
     /// Files that have several heads, to be merged if that is asked for.
     forked: BTreeSet<FileId>,
     /// Commits since the last durable one.
@@ -311,6 +313,7 @@ impl Committer {
             env: workspace.env.clone(),
             unfinished: None,
             latched: None,
+            unnoted: Vec::new(),
             forked: BTreeSet::new(),
             not_durable: false,
             _workspace: workspace,
@@ -325,7 +328,7 @@ impl Committer {
             if let Some(end) = self.turn(asked) {
                 return end;
             }
-            if self.unfinished.is_some() {
+            if self.unfinished.is_some() || !self.unnoted.is_empty() {
                 std::thread::sleep(FULL_RETRY);
                 self.handle.nudge(super::Urgency::Soon);
             }
@@ -341,12 +344,12 @@ impl Committer {
                 Err(error) => tracing::warn!("texts changed apart are not merged: {error}"),
             }
         }
-        self.fold_own();
+        self.fold_what_is_new();
     }
 
-    fn fold_own(&mut self) {
+    fn fold_what_is_new(&mut self) {
         if self.merger.needs_a_round()
-            && let Err(error) = self.take_delivery(Delivery::Batches(Vec::new()))
+            && let Err(error) = self.fold_own()
         {
             tracing::warn!("this device's own changes wait to be merged: {error}");
         }
@@ -362,6 +365,14 @@ impl Committer {
         for (delivery, reply) in asked.deliveries {
             reply(self.take_delivery(delivery));
         }
+        self.unnoted.extend(asked.chunks);
+        let came = std::mem::take(&mut self.unnoted);
+        if !came.is_empty()
+            && let Err(error) = self.take_chunks(&came)
+        {
+            tracing::warn!("chunks that came wait to be noted: {error}");
+            self.unnoted = if self.latched.is_none() { came } else { Vec::new() };
+        }
         // What peers are told of must be durable, lest a number of the journal is used twice.
         let is_shared = self.merger.is_shared();
         let durable = asked.stop || !asked.syncs.is_empty() || is_shared;
@@ -369,9 +380,9 @@ impl Committer {
         for reply in asked.syncs {
             reply(result.as_ref().copied().map_err(EngineError::summary));
         }
-        self.fold_own();
+        self.fold_what_is_new();
         match self.merge_texts() {
-            Ok(true) => self.fold_own(),
+            Ok(true) => self.fold_what_is_new(),
             Ok(false) => {}
             Err(error) => tracing::warn!("texts changed apart wait to be merged: {error}"),
         }
@@ -440,8 +451,10 @@ impl Committer {
         let mut writes = Vec::new();
         let mut folded = Vec::new();
         let mut stored = Vec::with_capacity(changes.drafts.len());
+        let mut fresh = Fresh::default();
+        let reads = self.store.hold_reads()?;
         for draft in &changes.drafts {
-            let (content, settled) = self.store_draft(draft, durable)?;
+            let (content, settled) = self.store_draft(draft, durable, &mut fresh)?;
             if let DraftTarget::Fold { file, id } = draft.target {
                 folded.extend(self.folded(file, id, content)?);
             } else {
@@ -481,10 +494,12 @@ impl Committer {
         commit.entries_put.clone_from(&changes.entries_put);
         commit.entries_removed.clone_from(&changes.entries_removed);
         commit.live_nodes = Some(changes.live_nodes);
+        drop(reads);
         let sync = if durable { Sync::Durable } else { Sync::Later };
         self.writer.commit(&commit, sync)?;
         let told = if commit.batches.is_empty() { Vec::new() } else { heard.frontier_delta };
         self.merger.own_committed(self.journal.advance(), &told);
+        self.published.add_fresh(self.journal.next_seq() - 1, fresh);
         if durable {
             self.publish();
         }
@@ -507,6 +522,7 @@ impl Committer {
         &self,
         draft: &TakenDraft,
         durable: bool,
+        fresh: &mut Fresh,
     ) -> Result<(Content, StoredDraft), EngineError> {
         if let Some(parent) = patch_parent(draft, durable) {
             return Ok(patch(draft, parent));
@@ -526,7 +542,10 @@ impl Committer {
         }
         let store = &self.store;
         let mut emit = |chunk: SealedChunk| -> Result<(), EngineError> {
-            Ok(store.append(&chunk.chunk.id, &chunk.bytes)?)
+            if store.append(&chunk.chunk.id, &chunk.bytes)? {
+                fresh.add(chunk.chunk.id, chunk.bytes.len());
+            }
+            Ok(())
         };
         let base = chunk::rebuild(&draft.base, &overlay, size, &self.sealer, &mut open, &mut emit)?;
         let content = match base.items() {

@@ -16,6 +16,8 @@ const LATER: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(100);
 /// The same while other devices share the workspace, so that they hear of it soon.
 const SOON_SHARED: Duration = Duration::from_millis(4);
+/// And from one such commit to the next, where changes come without end: each costs two syncs.
+const GROUP_SHARED: Duration = Duration::from_millis(20);
 
 /// How long a change may stay in memory alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -33,10 +35,8 @@ pub type SyncReply = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
 
 /// What a peer has sent.
 pub(super) enum Delivery {
-    /// Encoded batches, to be merged.
-    Batches(Vec<Vec<u8>>),
-    /// Wanted chunks, which have just been appended to the store.
-    Chunks(Vec<ChunkId>),
+    /// Encoded batches, to be merged, and chunks that came along.
+    Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
     /// Devices to be made members, or to be given another role, and what they are called.
     Members(Vec<(DeviceId, Role, Option<DeviceName>)>),
 }
@@ -48,6 +48,8 @@ pub(super) type DeliveryReply = Box<dyn FnOnce(Result<(), DeliverError>) + Send>
 #[derive(Default)]
 pub(super) struct Asked {
     pub deliveries: Vec<(Delivery, DeliveryReply)>,
+    /// Wanted chunks, which have just been appended to the store.
+    pub chunks: Vec<ChunkId>,
     pub urgency: Option<Urgency>,
     pub since: Option<Instant>,
     pub syncs: Vec<SyncReply>,
@@ -66,6 +68,8 @@ pub struct CommitHandle {
 struct Shared {
     asked: Mutex<Asked>,
     wake: Condvar,
+    /// When changes were last taken; the commit thread's own.
+    taken: Mutex<Option<Instant>>,
     /// The urgency already asked for, so that most nudges take no lock: 0 for none.
     level: std::sync::atomic::AtomicU8,
     has_peers: std::sync::atomic::AtomicBool,
@@ -132,6 +136,16 @@ impl CommitHandle {
         self.shared.wake.notify_one();
     }
 
+    /// Wanted chunks have been appended to the store. Never waits; those that come while a commit
+    /// is under way share the next one.
+    pub(super) fn chunks_came(&self, chunks: Vec<ChunkId>) {
+        let mut asked = self.shared.asked.lock();
+        if !asked.gone {
+            asked.chunks.extend(chunks);
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Other devices share the workspace: changes are committed sooner.
     pub(super) fn set_shared(&self) {
         self.shared.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -160,16 +174,21 @@ impl CommitHandle {
 
     /// Waits until something is due, and takes all that is asked.
     pub(super) fn next(&self) -> Asked {
+        let taken = *self.shared.taken.lock();
         let mut asked = self.shared.asked.lock();
         loop {
-            if asked.stop || !asked.syncs.is_empty() || !asked.deliveries.is_empty() {
+            let is_asked = !asked.syncs.is_empty() || !asked.deliveries.is_empty();
+            if asked.stop || is_asked || !asked.chunks.is_empty() {
                 break;
             }
             let has_peers = self.shared.has_peers.load(std::sync::atomic::Ordering::Relaxed);
-            let soon = if has_peers { SOON_SHARED } else { SOON };
             let due = match (asked.urgency, asked.since) {
                 (Some(Urgency::Now), _) => break,
-                (Some(Urgency::Soon), Some(since)) => since + soon,
+                (Some(Urgency::Soon), Some(since)) if has_peers => {
+                    let next = taken.map(|taken| taken + GROUP_SHARED);
+                    next.max(Some(since + SOON_SHARED)).expect("one is given")
+                }
+                (Some(Urgency::Soon), Some(since)) => since + SOON,
                 (Some(Urgency::Later), Some(since)) => since + LATER,
                 _ => {
                     self.shared.wake.wait(&mut asked);
@@ -179,6 +198,9 @@ impl CommitHandle {
             if self.shared.wake.wait_until(&mut asked, due).timed_out() {
                 break;
             }
+        }
+        if asked.urgency.is_some() {
+            *self.shared.taken.lock() = Some(Instant::now());
         }
         self.take(&mut asked)
     }

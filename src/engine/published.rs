@@ -1,10 +1,11 @@
 //! What the commit thread tells other threads: how far each journal is here, and who is a member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::types::{DeviceId, Role};
+use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
+use crate::types::{ChunkId, DeviceId, Role};
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -18,6 +19,30 @@ pub struct Published {
 struct Now {
     frontier: BTreeMap<DeviceId, u64>,
     roles: Vec<(DeviceId, Role)>,
+    named: u64,
+    /// The chunks that the last commits have stored, each with the last op that it is of.
+    fresh: VecDeque<(u64, Vec<ChunkId>)>,
+}
+
+/// The chunks that a commit stores, as long as they are few enough to go along with its batches.
+#[derive(Default)]
+pub(super) struct Fresh {
+    ids: Vec<ChunkId>,
+    bytes: usize,
+}
+
+impl Fresh {
+    /// One more.
+    pub fn add(&mut self, id: ChunkId, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes <= CARRY_BYTES && self.ids.len() < CARRY_CHUNKS_MAX {
+            self.ids.push(id);
+        } else {
+            // Some of it would only be in the way of asking for all of it.
+            self.bytes = usize::MAX;
+            self.ids.clear();
+        }
+    }
 }
 
 impl Published {
@@ -25,16 +50,54 @@ impl Published {
         let is_new = {
             let mut now = self.now.lock();
             let is_new = now.frontier != frontier;
-            *now = Now { frontier, roles };
+            (now.frontier, now.roles) = (frontier, roles);
             is_new
         };
         self.changed.notify_all();
-        if is_new && let Some(watcher) = &*self.watcher.lock() {
+        if is_new {
+            self.tell();
+        }
+    }
+
+    /// A commit whose last op is `seq` has stored these. Told before the commit is.
+    pub(super) fn add_fresh(&self, seq: u64, fresh: Fresh) {
+        if fresh.ids.is_empty() {
+            return;
+        }
+        let mut now = self.now.lock();
+        if now.fresh.len() == FRESH_COMMITS_MAX {
+            now.fresh.pop_front();
+        }
+        now.fresh.push_back((seq, fresh.ids));
+    }
+
+    /// Chunks stored with this device's ops behind `after_seq` up to `upto_seq`, as far as they are
+    /// remembered.
+    pub fn fresh(&self, after_seq: u64, upto_seq: u64) -> Vec<ChunkId> {
+        let now = self.now.lock();
+        let commits = now.fresh.iter().filter(|(seq, _)| (after_seq + 1..=upto_seq).contains(seq));
+        commits.flat_map(|(_, ids)| ids).copied().collect()
+    }
+
+    /// Chunks that have come name others, which are not here.
+    pub(super) fn set_named(&self) {
+        self.now.lock().named += 1;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(watcher) = &*self.watcher.lock() {
             watcher();
         }
     }
 
-    /// Calls `watcher`, which must not wait, whenever a journal has grown durably.
+    /// How often chunks that came have named others. A batch that names some is not counted.
+    pub fn named(&self) -> u64 {
+        self.now.lock().named
+    }
+
+    /// Calls `watcher`, which must not wait, whenever a journal has grown durably, and whenever
+    /// chunks that came have named others.
     pub fn watch(&self, watcher: Box<dyn Fn() + Send>) {
         *self.watcher.lock() = Some(watcher);
     }

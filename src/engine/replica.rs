@@ -117,7 +117,7 @@ impl LocalReplica {
     ) -> (Vec<ChunkId>, Vec<ChunkId>) {
         let (mut missing, mut unread) = (Vec::new(), Vec::new());
         let mut after = None;
-        while missing.len() < limit {
+        while missing.len() < limit && unread.len() < limit {
             let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
             let Some(last) = page.last() else { break };
             after = Some(*last);
@@ -194,13 +194,30 @@ impl Replica for LocalReplica {
         Ok(batches)
     }
 
-    fn deliver(&self, _: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Batches(batches)).map_err(|error| match error {
+    fn deliver(
+        &self,
+        _: &DeviceId,
+        batches: Vec<Vec<u8>>,
+        chunks: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(|error| match error {
             DeliverError::Refused(MergeError::Refused { .. }) => {
                 ReplicaError::Refused(error.to_string())
             }
             other => failed(other),
         })
+    }
+
+    fn fresh_chunks(&self, after_seq: u64, upto_seq: u64, bytes_max: usize) -> Vec<Vec<u8>> {
+        let (mut chunks, mut left_bytes) = (Vec::new(), bytes_max);
+        for id in self.published.fresh(after_seq, upto_seq) {
+            // What cannot be read is asked for by itself, and fails there.
+            let Ok(sealed) = self.store.read_chunk(&id) else { continue };
+            let Some(left) = left_bytes.checked_sub(sealed.len()) else { break };
+            left_bytes = left;
+            chunks.push(sealed);
+        }
+        chunks
     }
 
     fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError> {
@@ -213,36 +230,29 @@ impl Replica for LocalReplica {
 
     fn store_chunks(&self, chunks: Vec<(ChunkId, Vec<u8>)>) -> Result<(), ReplicaError> {
         let mut kept = Vec::with_capacity(chunks.len());
-        let mut has_node = false;
         for (id, sealed) in chunks {
-            if ChunkId::of(&sealed) != id {
-                return Err(ReplicaError::Refused(format!("chunk {id} is not what it is named")));
-            }
             // What the tree does not name is not kept.
             let is_awaited = self.awaited.lock().contains(&id);
-            let wanted = self.store.wanted(&id).map_err(failed)?;
-            has_node |= wanted.as_ref().is_some_and(|wanted| wanted.is_node);
-            if is_awaited || wanted.is_some() {
+            if is_awaited || self.store.wanted(&id).map_err(failed)?.is_some() {
                 self.store.append(&id, &sealed).map_err(failed)?;
                 kept.push(id);
             }
         }
-        let delivery = Delivery::Chunks(kept);
-        if has_node {
-            // What it names is missing from now on: the caller looks for that next.
-            return self.deliver_and_wait(delivery).map_err(failed);
-        }
-        self.commit.deliver(delivery, Box::new(|_| ()));
+        self.commit.chunks_came(kept);
         Ok(())
     }
 
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId> {
-        loop {
-            let (missing, unread) = self.look_for_missing(limit, except);
-            if unread.is_empty() || self.deliver_and_wait(Delivery::Chunks(unread)).is_err() {
-                return missing;
-            }
+        let (missing, unread) = self.look_for_missing(limit, except);
+        if !unread.is_empty() {
+            // Once they are read, `named` grows.
+            self.commit.chunks_came(unread);
         }
+        missing
+    }
+
+    fn named(&self) -> u64 {
+        self.published.named()
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {

@@ -14,6 +14,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -46,7 +47,25 @@ struct Inner {
     dir: PathBuf,
     env: Env,
     readers: Mutex<Vec<Connection>>,
+    /// A thread that holds its reads, and its connection.
+    held: Mutex<Option<(ThreadId, Connection)>>,
     segments: Segments,
+}
+
+/// While it lives, all reads of the thread that made it are one transaction: they see one state of
+/// the store, and spare the locks of a transaction each. One at a time.
+pub struct HeldReads {
+    store: Store,
+}
+
+impl Drop for HeldReads {
+    fn drop(&mut self) {
+        if let Some((_, connection)) = self.store.inner.held.lock().take()
+            && connection.execute_batch("COMMIT").is_ok()
+        {
+            self.store.keep_reader(connection);
+        }
+    }
 }
 
 impl Store {
@@ -88,20 +107,22 @@ impl Store {
 
     fn over(dir: &Path, env: &Env, segments: Segments) -> Self {
         let readers = Mutex::new(Vec::new());
-        let inner = Inner { dir: dir.to_owned(), env: env.clone(), readers, segments };
+        let held = Mutex::new(None);
+        let inner = Inner { dir: dir.to_owned(), env: env.clone(), readers, held, segments };
         Self { inner: Arc::new(inner) }
     }
 
     /// Appends a sealed chunk, unless it is there. Readable at once; durable with the next
-    /// durable commit, which also names it.
+    /// durable commit, which also names it. Says whether it is new.
     ///
     /// # Errors
     /// [`StoreError::Full`] if the disk is.
-    pub fn append(&self, id: &ChunkId, sealed: &[u8]) -> Result<(), StoreError> {
+    pub fn append(&self, id: &ChunkId, sealed: &[u8]) -> Result<bool, StoreError> {
         if self.inner.segments.pending(id).is_some() || self.chunk_place(id)?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        self.inner.segments.append(id, sealed)
+        self.inner.segments.append(id, sealed)?;
+        Ok(true)
     }
 
     /// A chunk's sealed bytes, checked against its id.
@@ -119,6 +140,21 @@ impl Store {
         if found == *id { Ok(sealed) } else { Err(StoreError::CorruptChunk { chunk: *id, found }) }
     }
 
+    /// Makes one transaction of this thread's reads, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Panics
+    /// If reads are held already.
+    pub fn hold_reads(&self) -> Result<HeldReads, StoreError> {
+        let connection = self.reader()?;
+        connection.execute_batch("BEGIN")?;
+        let before = self.inner.held.lock().replace((std::thread::current().id(), connection));
+        assert!(before.is_none(), "one thread holds its reads, once");
+        Ok(HeldReads { store: self.clone() })
+    }
+
     /// Space on the disk below.
     ///
     /// # Errors
@@ -131,17 +167,29 @@ impl Store {
         &self,
         read: impl FnOnce(&Connection) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let held = self.inner.readers.lock().pop();
-        let connection = match held {
-            Some(connection) => connection,
-            None => schema::open_reader(&self.inner.dir.join(DATABASE_FILE))?,
-        };
+        let this_thread = std::thread::current().id();
+        let mine = self.inner.held.lock().take_if(|(thread, _)| *thread == this_thread);
+        if let Some((_, connection)) = mine {
+            let result = read(&connection);
+            *self.inner.held.lock() = Some((this_thread, connection));
+            return result;
+        }
+        let connection = self.reader()?;
         let result = read(&connection);
+        self.keep_reader(connection);
+        result
+    }
+
+    fn reader(&self) -> Result<Connection, StoreError> {
+        let kept = self.inner.readers.lock().pop();
+        kept.map_or_else(|| schema::open_reader(&self.inner.dir.join(DATABASE_FILE)), Ok)
+    }
+
+    fn keep_reader(&self, connection: Connection) {
         let mut readers = self.inner.readers.lock();
         if readers.len() < READERS_MAX {
             readers.push(connection);
         }
-        result
     }
 }
 

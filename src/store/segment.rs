@@ -134,16 +134,18 @@ impl Segments {
         Ok(())
     }
 
-    /// Makes all that was appended durable. After an error nothing may be named any more.
+    /// Makes all that was appended before durable; what is appended meanwhile does not wait. After
+    /// an error nothing may be named any more. One call runs at a time.
     pub fn sync(&self) -> Result<(), StoreError> {
-        let mut tail = self.tail.lock();
-        for number in &tail.unsynced {
-            self.file(*number)?.sync()?;
+        let (unsynced, new_name) = {
+            let mut tail = self.tail.lock();
+            (std::mem::take(&mut tail.unsynced), std::mem::take(&mut tail.new_name))
+        };
+        for number in unsynced {
+            self.file(number)?.sync()?;
         }
-        tail.unsynced.clear();
-        if tail.new_name {
+        if new_name {
             self.env.disk.sync_dir(&self.dir)?;
-            tail.new_name = false;
         }
         Ok(())
     }

@@ -26,11 +26,15 @@ struct Link {
     backoff: Backoff,
 }
 
+/// A connection that stands.
 #[derive(Clone, Copy, Debug)]
-struct Up {
-    conn: ConnId,
-    dialled: bool,
-    since_ms: u64,
+pub(super) struct Up {
+    pub conn: ConnId,
+    /// By this device.
+    pub dialled: bool,
+    /// Which process of the peer it is with.
+    pub life: u64,
+    pub since_ms: u64,
 }
 
 /// What becomes of a new connection.
@@ -141,25 +145,20 @@ impl Links {
         known.map(|(device, link)| (*device, link.addresses.clone())).collect()
     }
 
-    pub fn connected(
-        &mut self,
-        peer: &DeviceId,
-        conn: ConnId,
-        dialled: bool,
-        now_ms: u64,
-    ) -> Verdict {
+    pub fn connected(&mut self, peer: &DeviceId, up: Up) -> Verdict {
         let own = self.device;
         let Some(link) = self.peers.get_mut(peer) else { return Verdict::Stranger };
-        link.dialling &= !dialled;
-        let up = Up { conn, dialled, since_ms: now_ms };
+        link.dialling &= !up.dialled;
         let Some(old) = link.up else {
             link.up = Some(up);
             return Verdict::Keep;
         };
         // Both sides dialled at once. Each sees both connections, so each keeps the one that the
-        // lower id dialled. Later, a second connection means that the peer has lost the first.
-        let is_tie = old.dialled != dialled && now_ms < old.since_ms + TIE_MS;
-        let new_stays = !is_tie || dialled == (own < *peer);
+        // lower id dialled. Later, or from a new process of the peer, a second connection means that
+        // the peer has lost the first.
+        let is_soon = up.life == old.life && up.since_ms < old.since_ms + TIE_MS;
+        let is_tie = old.dialled != up.dialled && is_soon;
+        let new_stays = !is_tie || up.dialled == (own < *peer);
         if new_stays {
             link.up = Some(up);
             Verdict::Replace(old.conn)

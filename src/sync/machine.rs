@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::backoff::Jitter;
 use super::chunks::{Brought, Chunks};
-use super::links::{Links, Verdict};
+use super::links::{Links, Up, Verdict};
 use super::session::{PeerView, Session, raise};
 use crate::types::{Addresses, ChunkId, DeviceId, Frame, Frontier};
 
@@ -64,7 +64,7 @@ pub enum Input {
     PeerAddresses(DeviceId, Addresses),
     /// How far the journals are here.
     LocalFrontier(Frontier),
-    /// A connection stands: each side's `Hello` has been read by the other.
+    /// A connection stands: each side's greeting has been read by the other.
     Connected {
         /// Its number.
         conn: ConnId,
@@ -74,14 +74,16 @@ pub enum Input {
         dialled: bool,
         /// The peer's.
         frontier: Frontier,
-        /// What this device's `Hello` said.
+        /// What this device's said.
         told: Frontier,
+        /// Which process of the peer it is.
+        life: u64,
     },
     /// A dial that was asked for came to nothing.
     DialFailed(DeviceId, Loss),
     /// A connection ended.
     Lost(ConnId, Loss),
-    /// A frame came; no `Hello`, no `Batches`.
+    /// A frame came; no greeting, no batches.
     Frame(ConnId, Frame),
     /// A `Batches` frame is durable here; what it held.
     Delivered(ConnId, Frontier),
@@ -91,6 +93,8 @@ pub enum Input {
     Pushed(ConnId, Frontier),
     /// A reader waits for these chunks.
     Want(Vec<ChunkId>),
+    /// Chunks that came have named others, which may be missing.
+    Named,
     /// These chunks are here.
     Here(Vec<ChunkId>),
     /// The answer to [`Output::Refill`].
@@ -223,9 +227,10 @@ impl Machine {
                 }
                 raise(&mut self.local, &frontier);
             }
-            Input::Connected { conn, peer, dialled, frontier, told } => {
+            Input::Connected { conn, peer, dialled, frontier, told, life } => {
                 let session = Session::new(conn, peer, frontier, told, now_ms);
-                self.connected(session, dialled, now_ms, out);
+                let up = Up { conn, dialled, life, since_ms: now_ms };
+                self.connected(session, up, now_ms, out);
             }
             Input::DialFailed(peer, loss) => {
                 self.links.dial_failed(&peer, loss, &mut self.jitter, now_ms);
@@ -241,6 +246,7 @@ impl Machine {
                 self.with(conn, |session| session.pushed(&sent, now_ms));
             }
             Input::Want(chunks) => self.chunks.want(chunks, now_ms),
+            Input::Named => self.chunks.look_for_more(),
             Input::Here(chunks) => self.chunks.here(&chunks),
             Input::Missing(chunks) => self.chunks.missing(chunks, &mut self.jitter),
             Input::Progress(request) => self.chunks.progress(request, now_ms),
@@ -263,9 +269,9 @@ impl Machine {
         self.links.book()
     }
 
-    fn connected(&mut self, session: Session, dialled: bool, now_ms: u64, out: &mut Vec<Output>) {
+    fn connected(&mut self, session: Session, up: Up, now_ms: u64, out: &mut Vec<Output>) {
         let (conn, peer) = (session.conn, session.peer);
-        match self.links.connected(&peer, conn, dialled, now_ms) {
+        match self.links.connected(&peer, up) {
             Verdict::Keep => {}
             Verdict::Replace(old) => {
                 self.sessions.remove(&old);
@@ -315,10 +321,12 @@ impl Machine {
                 self.chunks.offered(&peer, &chunks);
             }
             Frame::Hello { .. }
+            | Frame::Greet { .. }
             | Frame::Join { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
-            | Frame::Batches(_) => self.close(conn, CloseReason::Protocol, now_ms, out),
+            | Frame::Batches(_)
+            | Frame::Loaded { .. } => self.close(conn, CloseReason::Protocol, now_ms, out),
         }
     }
 

@@ -7,7 +7,8 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limits::{
-    ADDRESSES_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
+    ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX,
+    REQUEST_CHUNKS_MAX,
 };
 use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, Welcome, WorkspaceId};
 
@@ -46,7 +47,7 @@ pub struct PeerNote {
 /// One message on a connection's control stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Frame {
-    /// The first of each side between members.
+    /// The first of each side between members, as builds before `Greet` said it.
     Hello {
         /// What both must have in common.
         workspace: WorkspaceId,
@@ -77,6 +78,24 @@ pub enum Frame {
     Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
     /// Chunks that have come to the sender since the connection began.
     Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
+    /// As `Batches`, and small content with them, so that it need not be asked for.
+    Loaded {
+        /// As in `Batches`.
+        #[serde(deserialize_with = "bounded::<_, _, FRAME_BATCHES_MAX>")]
+        batches: Vec<Blob>,
+        /// Sealed chunks that the batches name, directly or through a manifest among them.
+        #[serde(deserialize_with = "bounded::<_, _, CARRY_CHUNKS_MAX>")]
+        chunks: Vec<Blob>,
+    },
+    /// As `Hello`, and which process of the sender it is.
+    Greet {
+        /// What both must have in common.
+        workspace: WorkspaceId,
+        /// All that the sender has.
+        frontier: Frontier,
+        /// Drawn at random when the sender's process began; not 0.
+        life: u64,
+    },
 }
 
 /// What a stream of its own asks for.

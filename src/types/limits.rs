@@ -48,8 +48,14 @@ pub const CLOCK_AHEAD_US_MAX: u64 = 10 * 60 * 1_000_000;
 pub const PUSH_BYTES: usize = 1 << 20;
 /// Batches in one frame.
 pub const FRAME_BATCHES_MAX: usize = 8192;
-/// A frame's body: two batches at their hardest bound, and what stands around them.
-pub const FRAME_BYTES_MAX: usize = PUSH_BYTES + BATCH_BYTES_HARD_MAX + (64 << 10);
+/// Sealed bytes of the chunks that go along with batches in one frame.
+pub const CARRY_BYTES: usize = 1 << 20;
+/// Chunks that go along with batches in one frame.
+pub const CARRY_CHUNKS_MAX: usize = 1024;
+/// Commits of this device whose new chunks may still go along with their batches.
+pub const FRESH_COMMITS_MAX: usize = 256;
+/// A frame's body: two batches at their hardest bound, chunks, and what stands around them.
+pub const FRAME_BYTES_MAX: usize = PUSH_BYTES + BATCH_BYTES_HARD_MAX + CARRY_BYTES + (64 << 10);
 /// The body of a frame that is read from a stranger.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 4096;
 /// Strangers that are heard at once.

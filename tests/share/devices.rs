@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tidefs::engine::sync::Replica;
+use tidefs::engine::sync::{Replica, SyncConfig, SyncHandle, SyncThread};
 use tidefs::engine::{Invitations, LocalReplica, NewWorkspace, Workspace, verify};
 use tidefs::env::Env;
 use tidefs::fs::{
     Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
 };
-use tidefs::types::{ChunkId, ConflictResolution, DeviceName, Ino, JoinRequest, Kind, Role};
+use tidefs::types::{
+    Addresses, ChunkId, ConflictResolution, DeviceId, DeviceName, Ino, JoinRequest, Kind, Role,
+};
 
 pub struct Device {
     pub fs: Filesystem,
@@ -109,7 +111,7 @@ fn hand_over(from: &Device, to: &Device) -> bool {
     if batches.is_empty() {
         return false;
     }
-    to.deliver(&from.device(), batches).expect("are taken");
+    to.deliver(&from.device(), batches, Vec::new()).expect("are taken");
     true
 }
 
@@ -144,7 +146,19 @@ impl Device {
     pub fn settle(&self) {
         self.sync();
         let replica = self.fs.replica();
-        replica.deliver(&replica.device(), Vec::new()).expect("a round");
+        replica.deliver(&replica.device(), Vec::new(), Vec::new()).expect("a round");
+    }
+
+    /// Replicates on loopback; the caller ends it.
+    pub fn replicate(&self, peers: &[(DeviceId, Addresses)]) -> SyncHandle {
+        let bind = vec![([127, 0, 0, 1], 0).into()];
+        let config = SyncConfig { bind, peers: peers.to_vec(), ..SyncConfig::default() };
+        let seed = Workspace::device_seed(&self.dir, &Env::real()).expect("is read");
+        let replica = self.fs.replica().clone();
+        let handle = SyncThread::start(&config, &seed, &Env::real(), replica).expect("listens");
+        let changed = handle.clone();
+        self.fs.replica().published().watch(Box::new(move || changed.local_changed()));
+        handle
     }
 
     pub fn find(&self, path: &str) -> Option<Attr> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 use tidefs::codec::{batch_span, decode_frame, decode_request, encode_frame, encode_request};
-use tidefs::engine::sync::{Replica, ReplicaError, collect};
+use tidefs::engine::sync::{Replica, ReplicaError, collect, fresh};
 use tidefs::sync::{CloseReason, ConnId, Input, Loss, Output, RequestId};
 use tidefs::types::limits::ANSWER_BYTES;
 use tidefs::types::{Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier};
@@ -119,7 +119,7 @@ impl World {
             Event::Arrive(conn, bytes) => self.arrive(n, conn, &bytes),
             Event::Stale(from, batches) => {
                 self.stats.add("stale frames", 1);
-                if self.deliver(n, &from, batches) == Some(true) {
+                if self.deliver(n, &from, batches, Vec::new()) == Some(true) {
                     self.refresh(n);
                 }
             }
@@ -198,7 +198,8 @@ impl World {
         self.links.insert(conn, Link { ends: [n, to], lives, is_up: true, last_ms: [0; 2] });
         let frontier = self.life(n).fs.replica().frontier();
         let workspace = self.life(n).fs.replica().workspace();
-        let hello = encode_frame(&Frame::Hello { workspace, frontier });
+        let life = u64::from(self.places[n].lives);
+        let hello = encode_frame(&Frame::Greet { workspace, frontier, life });
         self.send(conn, n, |bytes| Event::Accept(conn, bytes), hello);
         if self.may(Fault::Cut) {
             let at_ms = self.now_ms + self.random.random_range(0..8000);
@@ -245,15 +246,17 @@ impl World {
             let own = self.places[n].id;
             return self.soon_if(from, conn, Event::Input(Input::DialFailed(own, Loss::Refused)));
         }
-        let frontier = hello_of(hello);
+        let (frontier, life) = hello_of(hello);
         let told = replica.frontier();
         let workspace = replica.workspace();
-        let back = encode_frame(&Frame::Hello { workspace, frontier: told.clone() });
+        let own_life = u64::from(self.places[n].lives);
+        let back = Frame::Greet { workspace, frontier: told.clone(), life: own_life };
+        let back = encode_frame(&back);
         let theirs = frontier.clone();
         self.send(conn, n, |bytes| Event::Welcome(conn, theirs, bytes), back);
         let conn = ConnId(conn);
         self.tell(n, || format!("accepts {} from {from}", conn.0));
-        self.input(n, Input::Connected { conn, peer, dialled: false, frontier, told });
+        self.input(n, Input::Connected { conn, peer, dialled: false, frontier, told, life });
     }
 
     fn welcome(&mut self, n: usize, conn: u64, told: Frontier, hello: &[u8]) {
@@ -261,8 +264,8 @@ impl World {
             return;
         }
         let peer = self.places[self.links[&conn].ends[1]].id;
-        let (frontier, conn) = (hello_of(hello), ConnId(conn));
-        self.input(n, Input::Connected { conn, peer, dialled: true, frontier, told });
+        let ((frontier, life), conn) = (hello_of(hello), ConnId(conn));
+        self.input(n, Input::Connected { conn, peer, dialled: true, frontier, told, life });
     }
 
     /// One of a connection's ends closes it.
@@ -353,7 +356,13 @@ impl World {
                 let (batches, upto) = collect(&*replica, &after).expect("batches are read");
                 self.stats.add("batches sent", batches.len() as u64);
                 if !batches.is_empty() {
-                    let bytes = encode_frame(&Frame::Batches(batches));
+                    let chunks = fresh(&*replica, &after, &upto);
+                    self.stats.add("chunks carried", chunks.len() as u64);
+                    let bytes = encode_frame(&if chunks.is_empty() {
+                        Frame::Batches(batches)
+                    } else {
+                        Frame::Loaded { batches, chunks }
+                    });
                     self.send(conn.0, n, |bytes| Event::Arrive(conn.0, bytes), bytes);
                 }
                 Input::Pushed(conn, upto)
@@ -367,9 +376,13 @@ impl World {
             return;
         }
         let frame = decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes");
-        let Frame::Batches(batches) = frame else {
-            return self.input(n, Input::Frame(ConnId(conn), frame));
+        let (batches, chunks) = match frame {
+            Frame::Batches(batches) => (batches, Vec::new()),
+            Frame::Loaded { batches, chunks } => (batches, chunks),
+            frame => return self.input(n, Input::Frame(ConnId(conn), frame)),
         };
+        let chunks: Vec<(ChunkId, Vec<u8>)> =
+            chunks.into_iter().map(|sealed| (ChunkId::of(&sealed.0), sealed.0)).collect();
         let peer = self.places[self.links[&conn].other(n)].id;
         let held = held(&batches);
         let batches: Vec<Vec<u8>> = batches.into_iter().map(|batch| batch.0).collect();
@@ -381,7 +394,7 @@ impl World {
             let at_ms = self.now_ms + self.random.random_range(1..6000);
             self.at(at_ms, n, Event::Stale(peer, again));
         }
-        match self.deliver(n, &peer, batches) {
+        match self.deliver(n, &peer, batches, chunks) {
             None => {}
             Some(true) => {
                 let frontier = self.life(n).fs.replica().frontier();
@@ -399,10 +412,16 @@ impl World {
     }
 
     /// Hands batches to the workspace. `None`: the power failed meanwhile; false: the disk is full.
-    fn deliver(&mut self, n: usize, from: &DeviceId, batches: Vec<Vec<u8>>) -> Option<bool> {
+    fn deliver(
+        &mut self,
+        n: usize,
+        from: &DeviceId,
+        batches: Vec<Vec<u8>>,
+        chunks: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Option<bool> {
         self.note(n);
         let count = batches.len();
-        let result = self.life(n).fs.replica().deliver(from, batches);
+        let result = self.life(n).fs.replica().deliver(from, batches, chunks);
         if self.has_died(n, true) {
             return None;
         }
@@ -490,10 +509,10 @@ impl World {
     }
 }
 
-fn hello_of(bytes: &[u8]) -> Frontier {
+fn hello_of(bytes: &[u8]) -> (Frontier, u64) {
     match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
-        Frame::Hello { frontier, .. } => frontier,
-        other => panic!("{other:?} is no Hello"),
+        Frame::Greet { frontier, life, .. } => (frontier, life),
+        other => panic!("{other:?} is no greeting"),
     }
 }
 

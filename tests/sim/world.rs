@@ -61,6 +61,8 @@ pub struct Life {
     /// Files left open.
     pub open: Vec<(String, Ino)>,
     pub turn_is_due: bool,
+    /// What [`Replica::named`] was when the machine last heard.
+    pub named: u64,
     /// Before a crash: what the tree was after each step since the last that is known to be
     /// durable.
     pub watched: Option<Vec<Listing>>,
@@ -254,6 +256,7 @@ impl World {
             pending: BTreeMap::new(),
             open: Vec::new(),
             turn_is_due: false,
+            named: 0,
             watched: None,
         });
         self.turn_later(n);
@@ -312,6 +315,7 @@ impl World {
     /// Tells the machine how far the journals are, and who is a member.
     pub fn refresh(&mut self, n: usize) {
         let replica = self.life(n).fs.replica().clone();
+        let named = replica.named();
         let frontier = replica.frontier();
         for (journal, seq) in &frontier {
             let told = self.places[n].told.entry(*journal).or_default();
@@ -321,6 +325,9 @@ impl World {
         members.sort_unstable();
         self.input(n, Input::Members(members));
         self.input(n, Input::LocalFrontier(frontier));
+        if std::mem::replace(&mut self.life(n).named, named) != named {
+            self.input(n, Input::Named);
+        }
     }
 
     /// Notes the tree, if a crash is near.

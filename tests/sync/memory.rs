@@ -198,12 +198,23 @@ impl Replica for Memory {
         Ok(batches.cloned().collect())
     }
 
-    fn deliver(&self, _from: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
+    fn deliver(
+        &self,
+        _from: &DeviceId,
+        batches: Vec<Vec<u8>>,
+        chunks: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Result<(), ReplicaError> {
         let mut state = self.state();
         for bytes in batches {
             if let Err(error) = state.take(bytes) {
                 state.refused += 1;
                 return Err(error);
+            }
+        }
+        for (id, bytes) in chunks {
+            if state.named.contains(&id) {
+                *state.arrived.entry(id).or_insert(0) += 1;
+                state.chunks.insert(id, bytes);
             }
         }
         Ok(())

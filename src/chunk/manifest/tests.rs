@@ -107,18 +107,19 @@ fn empty_items_vanish_and_neighboring_holes_join() {
 }
 
 #[test]
-fn a_file_keeps_its_size_class_until_it_has_far_outgrown_it() {
+fn a_growing_file_has_the_class_of_its_size_and_a_shrinking_one_keeps_its_own() {
     use SizeClass::{Large, Medium, Small};
     for (size, previous, expected) in [
         (0, None, Small),
         (64 * MIB, None, Small),
         (64 * MIB + 1, None, Medium),
         (GIB + 1, None, Large),
-        (256 * MIB, Some(Small), Small),
-        (256 * MIB + 4, Some(Small), Medium),
+        (64 * MIB, Some(Small), Small),
+        (64 * MIB + 1, Some(Small), Medium),
         (4 * MIB, Some(Medium), Medium),
         (4 * MIB - 1, Some(Medium), Small),
-        (4 * GIB, Some(Medium), Medium),
+        (GIB, Some(Medium), Medium),
+        (GIB + 1, Some(Medium), Large),
         (5 * GIB, Some(Small), Large),
         (64 * MIB, Some(Large), Large),
         (64 * MIB - 1, Some(Large), Small),

@@ -44,6 +44,7 @@ fn frame() -> impl Strategy<Value = Frame> {
     let frontier = || btree_map(device(), any::<u64>(), 0..5);
     let note = (device(), any::<bool>(), addresses())
         .prop_map(|(device, connected, addresses)| PeerNote { device, connected, addresses });
+    let blobs = || vec(vec(any::<u8>(), 0..50).prop_map(Blob), 0..5);
     prop_oneof![
         (workspace(), frontier())
             .prop_map(|(workspace, frontier)| Frame::Hello { workspace, frontier }),
@@ -53,9 +54,12 @@ fn frame() -> impl Strategy<Value = Frame> {
         welcome().prop_map(Frame::Welcome),
         Just(Frame::Refused(Refusal::ExpiredInvitation)),
         (any::<u64>(), frontier()).prop_map(|(handled, grown)| Frame::Have { handled, grown }),
-        vec(vec(any::<u8>(), 0..50).prop_map(Blob), 0..5).prop_map(Frame::Batches),
+        blobs().prop_map(Frame::Batches),
         vec(note, 0..4).prop_map(Frame::Peers),
         vec(any::<[u8; 32]>().prop_map(ChunkId), 0..4).prop_map(Frame::Offer),
+        (blobs(), blobs()).prop_map(|(batches, chunks)| Frame::Loaded { batches, chunks }),
+        (workspace(), frontier(), any::<u64>())
+            .prop_map(|(workspace, frontier, life)| Frame::Greet { workspace, frontier, life }),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What peers have sent, committed by the same thread: batches through the merger, chunks, members.
 
+use std::collections::HashMap;
+
 use super::Committer;
 use crate::chunk::Manifest;
 use crate::engine::EngineError;
@@ -10,24 +12,38 @@ use crate::engine::merger::MergeError;
 use crate::store::{Commit, StoreError, Sync, Wanted};
 use crate::types::{AttrChange, ChunkId, DeviceId, DeviceName, FileId, Op, Role};
 
+/// A row of what is wanted: to be put, or removed.
+type WantedRow = (ChunkId, Option<Wanted>);
+
 impl Committer {
     /// Takes in what a peer has sent. Durable when this returns, but for chunks, which are soon.
     pub(super) fn take_delivery(&mut self, delivery: Delivery) -> Result<(), DeliverError> {
+        self.unless_latched(|this| match delivery {
+            Delivery::Batches(batches, chunks) => {
+                this.source.hold(true);
+                let result = this.merge(&batches, chunks.into_iter().collect());
+                this.source.hold(false);
+                result
+            }
+            Delivery::Members(members) => this.admit(&members),
+        })
+    }
+
+    /// Notes chunks that were wanted and have been appended.
+    pub(super) fn take_chunks(&mut self, chunks: &[ChunkId]) -> Result<(), DeliverError> {
+        self.unless_latched(|this| this.name_chunks(chunks))
+    }
+
+    fn unless_latched<R>(
+        &mut self,
+        take: impl FnOnce(&mut Self) -> Result<R, DeliverError>,
+    ) -> Result<R, DeliverError> {
         if let Some(why) = &self.latched {
             return Err(EngineError::Latched(why.clone()).into());
         }
-        let result = match delivery {
-            Delivery::Batches(batches) => {
-                self.source.hold(true);
-                let result = self.merge(&batches);
-                self.source.hold(false);
-                result
-            }
-            Delivery::Chunks(chunks) => self.take_chunks(&chunks),
-            Delivery::Members(members) => self.admit(&members),
-        };
+        let result = take(self);
         match &result {
-            Ok(())
+            Ok(_)
             | Err(
                 DeliverError::Refused(MergeError::Refused { .. })
                 | DeliverError::Engine(EngineError::Store(StoreError::Full { .. })),
@@ -41,14 +57,47 @@ impl Committer {
         result
     }
 
+    /// Folds this device's own batches. What is shown hardly ever changes by that, so changes go on
+    /// meanwhile; where it does, the round is made anew while they wait.
+    pub(super) fn fold_own(&mut self) -> Result<(), DeliverError> {
+        let now = self.env.clock.now();
+        let is_shown = self.unless_latched(|this| {
+            let reads = this.store.hold_reads()?;
+            let round = this.merger.round(&[], now, micros(now))?;
+            drop(reads);
+            if !round.view.is_empty() {
+                return Ok(false);
+            }
+            this.forked.extend(&round.view.conflicted);
+            let (commit, _, known) = round.into_parts();
+            // The batches are in the store: folded anew after a power cut.
+            this.writer.commit(&commit, Sync::Later)?;
+            this.merger.advance(known);
+            this.publish();
+            Ok(true)
+        })?;
+        if is_shown {
+            Ok(())
+        } else {
+            self.take_delivery(Delivery::Batches(Vec::new(), Vec::new()))
+        }
+    }
+
     /// One round of the merger, while no change is made here.
-    fn merge(&mut self, batches: &[Vec<u8>]) -> Result<(), DeliverError> {
+    fn merge(
+        &mut self,
+        batches: &[Vec<u8>],
+        carried: HashMap<ChunkId, Vec<u8>>,
+    ) -> Result<(), DeliverError> {
         self.commit_all(self.merger.is_shared())?;
         let now = self.env.clock.now();
+        let reads = self.store.hold_reads()?;
         let round = self.merger.round(batches, now, micros(now))?;
         let (mut commit, view, known) = round.into_parts();
+        self.take_carried(&mut commit.merged.wanted, carried)?;
         let live_nodes = self.store.live_nodes()?.saturating_add_signed(view.live_nodes);
         commit.live_nodes = Some(live_nodes);
+        drop(reads);
         // This device's own batches are in the store: folded anew after a power cut.
         let sync = if commit.batches.is_empty() { Sync::Later } else { Sync::Durable };
         self.writer.commit(&commit, sync)?;
@@ -61,25 +110,63 @@ impl Committer {
         Ok(())
     }
 
+    /// Of what batches make wanted, stores what came along with them; what nothing wants is dropped.
+    fn take_carried(
+        &self,
+        rows: &mut Vec<WantedRow>,
+        mut carried: HashMap<ChunkId, Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let mut index = 0;
+        while let Some((id, wanted)) = rows.get(index).cloned() {
+            index += 1;
+            let Some(wanted) = wanted else { continue };
+            let is_here = match carried.remove(&id) {
+                Some(sealed) => self.store.append(&id, &sealed).map(|_| true)?,
+                // A node that is here already has told nobody yet what it names.
+                None => wanted.is_node && self.store.has_chunk(&id)?,
+            };
+            if is_here {
+                rows[index - 1].1 = None;
+                self.want_named(&wanted, rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Names chunks that were wanted and have come; nodes of manifests make what they name wanted.
-    fn take_chunks(&mut self, chunks: &[ChunkId]) -> Result<(), DeliverError> {
+    fn name_chunks(&mut self, chunks: &[ChunkId]) -> Result<(), DeliverError> {
         let mut commit = Commit::default();
+        let rows = &mut commit.merged.wanted;
+        let mut has_grown = false;
+        let reads = self.store.hold_reads()?;
         for id in chunks {
             let Some(wanted) = self.store.wanted(id)? else { continue };
-            if wanted.is_node {
-                let sealed = self.store.read_chunk(id)?;
-                // What does not open stays as it is: reading the file tells.
-                let named = Manifest::node_references(&wanted.chunk, &self.sealer, &sealed);
-                for (chunk, is_node) in named.unwrap_or_default() {
-                    if is_node || !self.store.has_chunk(&chunk.id)? {
-                        let id = chunk.id;
-                        commit.merged.wanted.push((id, Some(Wanted { chunk, is_node })));
-                    }
-                }
-            }
-            commit.merged.wanted.push((*id, None));
+            has_grown |= self.want_named(&wanted, rows)?;
+            rows.push((*id, None));
         }
-        Ok(self.writer.commit(&commit, Sync::Later)?)
+        drop(reads);
+        self.writer.commit(&commit, Sync::Later)?;
+        if has_grown {
+            self.published.set_named();
+        }
+        Ok(())
+    }
+
+    /// Adds what a node that is here names and that is not; is there any?
+    fn want_named(&self, node: &Wanted, rows: &mut Vec<WantedRow>) -> Result<bool, StoreError> {
+        if !node.is_node {
+            return Ok(false);
+        }
+        let sealed = self.store.read_chunk(&node.chunk.id)?;
+        // What does not open stays as it is: reading the file tells.
+        let named = Manifest::node_references(&node.chunk, &self.sealer, &sealed);
+        let before = rows.len();
+        for (chunk, is_node) in named.unwrap_or_default() {
+            if is_node || !self.store.has_chunk(&chunk.id)? {
+                rows.push((chunk.id, Some(Wanted { chunk, is_node })));
+            }
+        }
+        Ok(rows.len() > before)
     }
 
     /// Makes devices members, or changes what they may do.
@@ -103,7 +190,7 @@ impl Committer {
             }
         }
         self.commit_all(true)?;
-        self.merge(&[])
+        self.merge(&[], HashMap::new())
     }
 
     /// Tells the other threads what is durable here.

@@ -5,6 +5,7 @@ use super::{Committer, DraftTarget, TakenDraft};
 use crate::chunk::ExtentMap;
 use crate::engine::EngineError;
 use crate::engine::merger::Fork;
+use crate::engine::published::Fresh;
 use crate::types::limits::TEXT_MERGE_BYTES_MAX;
 use crate::types::{ConflictResolution, FileId, Ino, Op, VersionId};
 
@@ -57,7 +58,7 @@ impl Committer {
             size_bytes,
             may_patch: false,
         };
-        let (content, _) = self.store_draft(&draft, true)?;
+        let (content, _) = self.store_draft(&draft, true, &mut Fresh::default())?;
         Ok(Some(Op::Write {
             file: fork.file,
             parents: fork.parents.clone(),

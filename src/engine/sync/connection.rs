@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::push::collect;
+use super::push::{collect, fresh};
 use super::{Replica, ReplicaError};
 use crate::codec::{Sender, batch_span};
 use crate::net::{CloseCode, FrameReader, FrameWriter, IncomingRequest, Link, NetError};
@@ -35,15 +35,15 @@ pub(super) enum Event {
     DialFailed(DeviceId, Loss, Option<String>),
     /// A connection has ended. An end that is no failure has no text.
     Down(ConnId, Loss, Option<String>),
-    /// Batches are durable; what they were, and how far the journals are now.
-    Delivered(ConnId, Frontier, Frontier),
-    /// How far the journals are, and who is a member.
-    Local(Frontier, Vec<DeviceId>),
+    /// Batches are durable; what they were, how far the journals are now, which chunks came along.
+    Delivered(ConnId, Frontier, Frontier, Vec<ChunkId>),
+    /// How far the journals are, who is a member, how often chunks have named others.
+    Local(Frontier, Vec<DeviceId>, u64),
     /// Of the chunks that a reader wants, these are here already, and those are not.
     Looked(Vec<ChunkId>, Vec<ChunkId>),
 }
 
-/// A connection whose sides have said `Hello`.
+/// A connection whose sides have greeted each other.
 #[derive(Debug)]
 pub(super) struct Up {
     pub link: Link,
@@ -52,12 +52,15 @@ pub(super) struct Up {
     pub dialled: bool,
     pub frontier: Frontier,
     pub told: Frontier,
+    pub life: u64,
 }
 
 /// What the tasks of all connections share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub replica: Arc<dyn Replica>,
+    /// Which process this is.
+    pub life: u64,
     pub events: mpsc::Sender<Event>,
     /// Batches are taken in one frame at a time.
     pub delivering: Arc<Mutex<()>>,
@@ -136,8 +139,12 @@ async fn read(
     loop {
         let event = match reader.read(Sender::Member).await? {
             Frame::Batches(batches) => {
-                let (held, frontier) = deliver(shared, link, batches).await?;
-                Event::Delivered(conn, held, frontier)
+                let (held, frontier) = deliver(shared, link, batches, Vec::new()).await?.0;
+                Event::Delivered(conn, held, frontier, Vec::new())
+            }
+            Frame::Loaded { batches, chunks } => {
+                let ((held, frontier), carried) = deliver(shared, link, batches, chunks).await?;
+                Event::Delivered(conn, held, frontier, carried)
             }
             frame => Event::Input(Input::Frame(conn, frame)),
         };
@@ -147,12 +154,14 @@ async fn read(
     }
 }
 
-/// Hands batches to the workspace; returns up to where they were, and where it is then.
+/// Hands batches to the workspace; returns up to where they were and where it is then, and the chunks
+/// that came along.
 async fn deliver(
     shared: &Shared,
     link: &Link,
     batches: Vec<Blob>,
-) -> Result<(Frontier, Frontier), End> {
+    chunks: Vec<Blob>,
+) -> Result<((Frontier, Frontier), Vec<ChunkId>), End> {
     let mut held = Frontier::new();
     for batch in &batches {
         let span = batch_span(&batch.0).map_err(NetError::Codec)?;
@@ -163,11 +172,15 @@ async fn deliver(
     let one_at_a_time = Arc::clone(&shared.delivering).lock_owned().await;
     let delivered = spawn_blocking(move || {
         let _one_at_a_time = one_at_a_time;
-        replica.deliver(&peer, batches.into_iter().map(|batch| batch.0).collect())?;
-        Ok(replica.frontier())
+        // An id that is worked out here is a true one.
+        let chunks = chunks.into_iter().map(|chunk| (ChunkId::of(&chunk.0), chunk.0));
+        let chunks: Vec<(ChunkId, Vec<u8>)> = chunks.collect();
+        let carried = chunks.iter().map(|(id, _)| *id).collect();
+        replica.deliver(&peer, batches.into_iter().map(|batch| batch.0).collect(), chunks)?;
+        Ok((replica.frontier(), carried))
     });
-    let frontier = delivered.await.map_err(|_| End::Stopped)?.map_err(End::Deliver)?;
-    Ok((held, frontier))
+    let (frontier, carried) = delivered.await.map_err(|_| End::Stopped)?.map_err(End::Deliver)?;
+    Ok(((held, frontier), carried))
 }
 
 async fn write(
@@ -194,16 +207,21 @@ async fn write(
 /// Writes what lies behind `after`, as far as one frame goes; returns how far that is.
 async fn push(shared: &Shared, writer: &mut FrameWriter, after: Frontier) -> Result<Frontier, End> {
     let replica = Arc::clone(&shared.replica);
-    let read = spawn_blocking(move || collect(&*replica, &after));
-    let (batches, upto) = match read.await.map_err(|_| End::Stopped)? {
+    let read = spawn_blocking(move || {
+        let (batches, upto) = collect(&*replica, &after)?;
+        Ok::<_, ReplicaError>((batches, fresh(&*replica, &after, &upto), upto))
+    });
+    let (batches, chunks, upto) = match read.await.map_err(|_| End::Stopped)? {
         Ok(read) => read,
         Err(error) => {
             tracing::warn!("batches for a peer cannot be read: {error}");
             return Ok(Frontier::new());
         }
     };
-    if !batches.is_empty() {
-        writer.write(&Frame::Batches(batches)).await?;
+    match (batches.is_empty(), chunks.is_empty()) {
+        (true, _) => {}
+        (false, true) => writer.write(&Frame::Batches(batches)).await?,
+        (false, false) => writer.write(&Frame::Loaded { batches, chunks }).await?,
     }
     Ok(upto)
 }

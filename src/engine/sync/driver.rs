@@ -57,6 +57,7 @@ pub(super) struct Driver {
     refreshing: bool,
     refresh_again: bool,
     members: Vec<DeviceId>,
+    named: u64,
     own: Addresses,
     given: Vec<(DeviceId, Addresses)>,
     seen: BTreeMap<DeviceId, Seen>,
@@ -70,11 +71,14 @@ impl Driver {
         net: Net,
         changed: Arc<Notify>,
     ) -> Self {
-        let mut seed = [0; 8];
-        env.random.fill(&mut seed);
+        let draw = || {
+            let mut drawn = [0; 8];
+            env.random.fill(&mut drawn);
+            u64::from_le_bytes(drawn)
+        };
         let tuning = Tuning {
             device: net.device(),
-            seed: u64::from_le_bytes(seed),
+            seed: draw(),
             ops_max: config.max_concurrent_ops,
             request_chunks_max: config.batch_size,
             dial_unknown: config.lan_discovery,
@@ -82,6 +86,7 @@ impl Driver {
         let (told, events) = mpsc::channel(SYNC_EVENTS_MAX);
         let shared = Shared {
             replica,
+            life: draw().max(1),
             events: told,
             delivering: Arc::new(Mutex::new(())),
             answering: Arc::new(Semaphore::new(ANSWERS_TOTAL_MAX)),
@@ -105,6 +110,7 @@ impl Driver {
             refreshing: false,
             refresh_again: false,
             members: Vec::new(),
+            named: 0,
             own: Addresses::default(),
             given: config.peers.clone(),
             seen: BTreeMap::new(),
@@ -212,9 +218,13 @@ impl Driver {
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
             let replica = Arc::clone(&shared.replica);
-            let local = spawn_blocking(move || (replica.frontier(), replica.members()));
-            if let Ok((frontier, members)) = local.await {
-                let _ = shared.tell(Event::Local(frontier, members)).await;
+            let local = spawn_blocking(move || {
+                // What is named is read first: if more is named meanwhile, another look follows.
+                let named = replica.named();
+                (replica.frontier(), replica.members(), named)
+            });
+            if let Ok((frontier, members, named)) = local.await {
+                let _ = shared.tell(Event::Local(frontier, members, named)).await;
             }
         });
     }
@@ -246,14 +256,22 @@ impl Driver {
                 self.remember_frontiers();
                 self.feed(Input::Lost(conn, loss));
             }
-            Event::Delivered(conn, held, frontier) => {
+            Event::Delivered(conn, held, frontier, carried) => {
                 self.saw(conn);
+                if carried.iter().any(|chunk| self.waiters.wait_for(chunk)) {
+                    self.look_for(carried);
+                }
                 self.feed(Input::LocalFrontier(frontier));
                 self.feed(Input::Delivered(conn, held));
                 // The batches may have changed the members.
                 self.refresh();
             }
-            Event::Local(frontier, members) => self.local(frontier, members),
+            Event::Local(frontier, members, named) => {
+                self.local(frontier, members);
+                if std::mem::replace(&mut self.named, named) != named {
+                    self.feed(Input::Named);
+                }
+            }
             Event::Looked(here, mut absent) => {
                 self.waiters.stored(&here);
                 self.feed(Input::Here(here));
@@ -311,6 +329,7 @@ impl Driver {
             dialled: up.dialled,
             frontier: up.frontier.clone(),
             told: up.told.clone(),
+            life: up.life,
         };
         self.tasks.spawn(connection::run(self.shared.clone(), conn, up, received));
         self.feed(connected);

@@ -15,14 +15,14 @@ use crate::sync::Loss;
 use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
 use crate::types::{Addresses, DeviceId, Frame, Frontier, Refusal};
 
-/// From the first packet to the answer to `Hello`.
+/// From the first packet to the answer to a greeting.
 const MEETING_TIME: Duration = Duration::from_secs(15);
 /// How long a stranger is listened to.
 const STRANGER_TIME: Duration = Duration::from_secs(5);
 /// How long a side that has said its last frame waits for the other to close.
 const PARTING_TIME: Duration = Duration::from_secs(5);
 
-/// Dials a member and says `Hello`; tells the driver what came of it.
+/// Dials a member and greets it; tells the driver what came of it.
 pub(super) async fn dial(shared: Shared, net: Net, peer: DeviceId, addresses: Addresses) {
     let event = match timeout(MEETING_TIME, greet(&shared, &net, &peer, &addresses)).await {
         Ok(Ok(up)) => Event::Up(Box::new(up)),
@@ -55,19 +55,27 @@ async fn greet(
     let (workspace, told) = (shared.replica.workspace(), own_frontier(shared).await?);
     let link = net.dial(peer, addresses).await?;
     let (mut writer, mut reader) = link.open_control().await?;
-    let hello = Frame::Hello { workspace, frontier: told.clone() };
+    let hello = Frame::Greet { workspace, frontier: told.clone(), life: shared.life };
     let answer = match writer.write(&hello).await {
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
     };
-    match answer.map_err(|error| (error, &link)) {
-        Ok(Frame::Hello { workspace: theirs, frontier }) if theirs == workspace => {
-            Ok(Up { link, writer, reader, dialled: true, frontier, told })
+    match answer.map(greeting).map_err(|error| (error, &link)) {
+        Ok(Frame::Greet { workspace: theirs, frontier, life }) if theirs == workspace => {
+            Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
         }
-        Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
+        Ok(Frame::Greet { .. }) => Err(Refusal::OtherWorkspace.into()),
         Ok(Frame::Refused(refusal)) => Err(refusal.into()),
         Ok(_) => Err(SyncError::Unexpected),
         Err((error, link)) => Err(reason(error, link).await.into()),
+    }
+}
+
+/// An earlier build's greeting, as this one's.
+fn greeting(frame: Frame) -> Frame {
+    match frame {
+        Frame::Hello { workspace, frontier } => Frame::Greet { workspace, frontier, life: 0 },
+        other => other,
     }
 }
 
@@ -129,13 +137,14 @@ async fn meet(
         return Ok(None);
     }
     let (mut writer, mut reader) = link.accept_control().await?;
-    match reader.read(Sender::Member).await? {
-        Frame::Hello { workspace, frontier } if workspace == shared.replica.workspace() => {
+    match greeting(reader.read(Sender::Member).await?) {
+        Frame::Greet { workspace, frontier, life } if workspace == shared.replica.workspace() => {
             let told = own_frontier(shared).await?;
-            writer.write(&Frame::Hello { workspace, frontier: told.clone() }).await?;
-            Ok(Some(Up { link, writer, reader, dialled: false, frontier, told }))
+            let hello = Frame::Greet { workspace, frontier: told.clone(), life: shared.life };
+            writer.write(&hello).await?;
+            Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
         }
-        Frame::Hello { .. } => {
+        Frame::Greet { .. } => {
             part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;
             Ok(None)
         }

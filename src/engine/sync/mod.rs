@@ -19,5 +19,5 @@ mod waiters;
 pub use config::{SyncConfig, SyncError, WantError};
 pub use handle::{PeerStatus, SyncHandle, SyncThread};
 pub use join::join;
-pub use push::collect;
+pub use push::{collect, fresh};
 pub use replica::{Replica, ReplicaError};

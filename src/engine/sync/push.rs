@@ -2,7 +2,9 @@
 
 use super::{Replica, ReplicaError};
 use crate::codec::{BatchSpan, batch_span};
-use crate::types::limits::{BATCH_BYTES_HARD_MAX, FRAME_BATCHES_MAX, PUSH_BYTES};
+use crate::types::limits::{
+    BATCH_BYTES_HARD_MAX, CARRY_BYTES, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, PUSH_BYTES,
+};
 use crate::types::{Blob, Frontier, Hlc};
 
 /// Read of each journal at least, however many there are.
@@ -56,6 +58,15 @@ pub fn collect(
         batches.push(Blob(bytes));
     }
     Ok((batches, upto))
+}
+
+/// Small content that was stored with this device's own batches among those that go now. Other
+/// devices' content is asked for: their own pushes bring it.
+pub fn fresh(replica: &dyn Replica, after: &Frontier, upto: &Frontier) -> Vec<Blob> {
+    let own = replica.device();
+    let (Some(after), Some(upto)) = (after.get(&own), upto.get(&own)) else { return Vec::new() };
+    let chunks = replica.fresh_chunks(*after, *upto, CARRY_BYTES);
+    chunks.into_iter().take(CARRY_CHUNKS_MAX).map(Blob).collect()
 }
 
 #[cfg(test)]

@@ -37,12 +37,24 @@ pub trait Replica: Send + Sync + 'static {
     ) -> Result<Vec<Vec<u8>>, ReplicaError>;
 
     /// Verifies, merges and stores batches; durable on return. Batches already here are skipped.
+    /// Of `chunks`, which bear their true ids, those are stored too that the tree then lacks.
     ///
     /// One call runs at a time.
     ///
     /// # Errors
     /// [`ReplicaError::Refused`] costs the peer its connection.
-    fn deliver(&self, from: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError>;
+    fn deliver(
+        &self,
+        from: &DeviceId,
+        batches: Vec<Vec<u8>>,
+        chunks: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Result<(), ReplicaError>;
+
+    /// Sealed chunks that this device stored with its own ops behind `after_seq` up to `upto_seq`,
+    /// oldest first: what is remembered of them, at most `bytes_max` in all.
+    fn fresh_chunks(&self, _after_seq: u64, _upto_seq: u64, _bytes_max: usize) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
 
     /// A chunk's sealed bytes, or `None` if it is not here.
     ///
@@ -50,8 +62,8 @@ pub trait Replica: Send + Sync + 'static {
     /// [`ReplicaError::Failed`] if it cannot be read.
     fn read_chunk(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError>;
 
-    /// Stores sealed chunks, each of which it checks against its id again. Durable soon. What they
-    /// name counts as missing on return.
+    /// Stores sealed chunks, which bear their true ids. Durable soon; what they name counts as missing
+    /// once [`Replica::named`] has grown.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] if they cannot be kept: they are asked for again later.
@@ -59,6 +71,12 @@ pub trait Replica: Send + Sync + 'static {
 
     /// Chunks named by the tree that are not here, at most `limit`, not those in `except`.
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId>;
+
+    /// Grows when chunks that were stored turn out to name others that are not here. What batches
+    /// name is not counted.
+    fn named(&self) -> u64 {
+        0
+    }
 
     /// A joiner shows the invitation's token: makes it a member (durable) or says why not.
     ///

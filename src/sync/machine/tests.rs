@@ -45,9 +45,13 @@ impl Hand {
     }
 
     fn connect(&mut self, n: u8, conn: u64, dialled: bool) -> Vec<Output> {
+        self.connect_life(n, conn, dialled, 1)
+    }
+
+    fn connect_life(&mut self, n: u8, conn: u64, dialled: bool, life: u64) -> Vec<Output> {
         let (conn, peer) = (ConnId(conn), device(n));
         let (frontier, told) = (Frontier::new(), Frontier::new());
-        self.input(Input::Connected { conn, peer, dialled, frontier, told })
+        self.input(Input::Connected { conn, peer, dialled, frontier, told, life })
     }
 
     fn fetched(&mut self, request: u64, stored: &[ChunkId], lacking: &[ChunkId]) -> Vec<Output> {
@@ -127,6 +131,15 @@ fn of_two_connections_made_at_once_both_sides_keep_the_same() {
     // Later the peer has lost the old one, and the new one stays.
     hand.at(60_000);
     assert_eq!(closed(&hand.connect(9, 7, false)), vec![(2, CloseReason::Duplicate)]);
+}
+
+#[test]
+fn a_peer_that_was_killed_and_is_back_is_met_at_once() {
+    // 9 dials again within moments: from its first process, that would be a tie which it loses.
+    let mut hand = Hand::new(10);
+    hand.connect_life(9, 1, true, 1);
+    assert_eq!(closed(&hand.connect_life(9, 2, false, 1)), vec![(2, CloseReason::Duplicate)]);
+    assert_eq!(closed(&hand.connect_life(9, 3, false, 2)), vec![(1, CloseReason::Duplicate)]);
 }
 
 #[test]

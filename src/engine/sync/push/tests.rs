@@ -35,7 +35,12 @@ impl Replica for Journals {
         }
         Ok(found)
     }
-    fn deliver(&self, _: &DeviceId, _: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
+    fn deliver(
+        &self,
+        _: &DeviceId,
+        _: Vec<Vec<u8>>,
+        _: Vec<(ChunkId, Vec<u8>)>,
+    ) -> Result<(), ReplicaError> {
         Ok(())
     }
     fn read_chunk(&self, _: &ChunkId) -> Result<Option<Vec<u8>>, ReplicaError> {

@@ -305,10 +305,13 @@ impl World {
                     dialled: true,
                     frontier: told.clone(),
                     told: frontier.clone(),
+                    life: 1,
                 };
                 self.send(conn, node, Event::Input(back));
                 let conn = ConnId(conn);
-                self.input(node, Input::Connected { conn, peer, dialled: false, frontier, told });
+                let life = 1;
+                let dialled = false;
+                self.input(node, Input::Connected { conn, peer, dialled, frontier, told, life });
             }
             Event::Batches(conn, batches) if self.links[&conn].alive => {
                 self.deliver(node, conn, batches);
