@@ -211,6 +211,40 @@ fn what_is_written_to_an_open_file_after_a_peers_removal_brings_it_back() {
 }
 
 #[test]
+fn a_directory_that_leaves_those_it_was_one_with_takes_what_is_in_it_along() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let cyd = join(home.path(), "cyd", &ada);
+    let all = [&ada, &bob, &cyd];
+    exchange(&all);
+    ada.mkdir("d");
+    ada.write("d/n", b"ada's");
+    bob.mkdir("d");
+    bob.write("d/n", b"bob's");
+    bob.mkdir("d/b");
+    bob.write("d/b/inside", b"it");
+    exchange(&[&bob, &cyd]);
+    cyd.mkdir("x");
+    cyd.mkdir("x/y");
+    cyd.rename("d", "x/y/d");
+    exchange(&[&ada, &bob]);
+    bob.write("d/more", b"beside it");
+    exchange(&[&bob, &cyd]);
+    exchange(&all);
+    assert_eq!(ada.read("x/y/d/b/inside"), b"it");
+    // Whatever is listed anew later changes nothing.
+    cyd.write("d/later", b"1");
+    cyd.write("x/y/d/later", b"2");
+    exchange(&all);
+    let tree = ada.tree();
+    for device in [ada, bob, cyd] {
+        assert_eq!(device.tree(), tree);
+        device.finish();
+    }
+}
+
+#[test]
 fn a_change_of_a_file_whose_bytes_are_elsewhere_waits_for_them() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

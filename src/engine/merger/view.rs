@@ -73,9 +73,10 @@ pub fn change(folding: &mut Folding<'_>, now: Timestamp) -> Result<ViewChange, M
         fresh_directories: HashSet::new(),
         queue: Vec::new(),
         done: HashSet::new(),
+        emptied: HashSet::new(),
         change: ViewChange::default(),
         rows: BTreeMap::new(),
-        crowded: Vec::new(),
+        crowded: BTreeMap::new(),
         folding,
     };
     viewing.run()?;
@@ -99,10 +100,12 @@ struct Viewing<'a, 'b> {
     /// Directories to look at as a whole, met on the way.
     queue: Vec<Ino>,
     done: HashSet<Ino>,
+    /// Directories whose content now shows under another number.
+    emptied: HashSet<Ino>,
     change: ViewChange,
     /// Names that were looked at: what the store shows there, and what is to be shown.
     rows: BTreeMap<(Ino, Name), (Option<EntryRecord>, Option<EntryRecord>)>,
-    crowded: Vec<(Ino, bool)>,
+    crowded: BTreeMap<Ino, bool>,
 }
 
 impl Viewing<'_, '_> {
@@ -215,7 +218,7 @@ impl Viewing<'_, '_> {
 
     /// Brings the rows of one directory up to date: those of `names`, or all.
     fn directory(&mut self, ino: Ino, names: Option<BTreeSet<Name>>) -> Result<(), MergeError> {
-        if self.done.contains(&ino) {
+        if self.done.contains(&ino) || self.emptied.contains(&ino) {
             return Ok(());
         }
         let Some(record) = self.node(ino)?.filter(|record| record.nlink > 0) else { return Ok(()) };
@@ -258,8 +261,8 @@ impl Viewing<'_, '_> {
             self.names.label(device)
         })?;
         let is_crowded = rows.iter().any(|row| row.name != row.raw_name);
-        if is_crowded != was_crowded {
-            self.crowded.push((ino, is_crowded));
+        if is_crowded != was_crowded || self.crowded.contains_key(&ino) {
+            self.crowded.insert(ino, is_crowded);
         }
         let mut shown = self.shown(ino)?;
         let listed: HashSet<Name> = rows.iter().map(|row| row.name.clone()).collect();
@@ -412,14 +415,14 @@ impl Viewing<'_, '_> {
                 self.empty_out(ino)?;
             } else if !is_live && ino != Ino::from(*file) {
                 // It stood merged with another, which now is without it.
-                self.queue.push(ino);
+                self.list_anew(ino);
             }
         }
         let ino = own.unwrap_or(Ino::from(files[0]));
         for file in &files {
             if self.face(*file)? != ino {
-                self.queue.push(ino);
                 self.faces.insert(*file, ino);
+                self.list_anew(ino);
             }
         }
         if let Some(mut node) = self.node(ino)?.filter(|_| own.is_some()) {
@@ -431,13 +434,21 @@ impl Viewing<'_, '_> {
             let mut node = self.fresh(files[0], None)?;
             node.parent = parent;
             self.nodes.insert(ino, Some(node));
-            self.change.live_nodes += 1;
+            let was_shown = self.folding.merger.store.node(ino)?.is_some_and(|node| node.nlink > 0);
+            self.change.live_nodes += i64::from(!was_shown);
+            self.emptied.remove(&ino);
             if files.len() == 1 && self.folding.is_foreign_news(files[0].0) {
                 self.fresh_directories.insert(ino);
             }
-            self.queue.push(ino);
+            self.list_anew(ino);
         }
         Ok(ino)
+    }
+
+    /// Which directories are one under this number has changed, perhaps after it was listed.
+    fn list_anew(&mut self, ino: Ino) {
+        self.done.remove(&ino);
+        self.queue.push(ino);
     }
 
     /// The number of the node that shows a sibling in a directory: made of the head's, in a range
@@ -556,7 +567,7 @@ impl Viewing<'_, '_> {
 
     /// A directory whose content now shows under another number.
     fn empty_out(&mut self, ino: Ino) -> Result<(), MergeError> {
-        self.done.insert(ino);
+        self.emptied.insert(ino);
         let fresh: Vec<Name> = self.rows_of(ino).collect();
         for name in fresh {
             self.row(ino, name, None, None)?;
