@@ -216,6 +216,8 @@ fn a_directory_that_leaves_those_it_was_one_with_takes_what_is_in_it_along() {
     let ada = found(home.path(), "ada");
     let bob = join(home.path(), "bob", &ada);
     let cyd = join(home.path(), "cyd", &ada);
+    ada.mkdir("x");
+    ada.mkdir("x/y");
     let all = [&ada, &bob, &cyd];
     exchange(&all);
     ada.mkdir("d");
@@ -225,8 +227,6 @@ fn a_directory_that_leaves_those_it_was_one_with_takes_what_is_in_it_along() {
     bob.mkdir("d/b");
     bob.write("d/b/inside", b"it");
     exchange(&[&bob, &cyd]);
-    cyd.mkdir("x");
-    cyd.mkdir("x/y");
     cyd.rename("d", "x/y/d");
     exchange(&[&ada, &bob]);
     bob.write("d/more", b"beside it");
