@@ -123,7 +123,17 @@ class Device(lib.Workspace):
     def detach(self):
         """Takes away a mount whose process was killed."""
         while self.is_mounted():
+            self.abort()
             command("umount", "--lazy", self.mnt)
+
+    def abort(self):
+        """Ends every call that still waits for the process."""
+        with open("/proc/self/mountinfo", encoding="utf-8") as table:
+            rows = [line.split(" ") for line in table]
+        numbers = [row[2].split(":")[1] for row in rows if row[4] == str(self.mnt)]
+        for number in numbers:
+            with contextlib.suppress(OSError):
+                pathlib.Path(f"/sys/fs/fuse/connections/{number}/abort").write_text("1")
 
     def log(self):
         with contextlib.suppress(OSError):
