@@ -4,25 +4,23 @@
 //! as a whole otherwise. Content that a peer has changed comes under a new inode number, so that
 //! files that are open keep what they opened.
 
+mod company;
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Folding, MergeError};
-use crate::merge::{Policy, Records, Row, RowKind, is_visible, list, list_name};
+use crate::merge::{Policy, Records, Row, RowKind, list, list_name};
 use crate::store::StoreError;
-use crate::types::merged::{AttrName, Inode, Key};
+use crate::types::merged::Inode;
 use crate::types::{
-    AttrChange, Company, DeviceId, DeviceNames, EntryId, EntryRecord, FileId, Ino, Kind, Name,
-    NodeRecord, Op, Part, Sibling, Timestamp, Twin, VersionId, VersionRecord,
+    AttrChange, DeviceId, DeviceNames, EntryId, EntryRecord, FileId, Ino, Kind, Name, NodeRecord,
+    Timestamp,
 };
+use nodes::attributed_to;
 
 /// Entries of a directory read at once.
 const PAGE_ROWS: usize = 4096;
-
-/// Set in the number of a node that shows a sibling; no journal has so many ops.
-const SIBLING_BIT: u64 = 1 << 47;
-/// Siblings of one head that a file with several names may have.
-const SIBLING_NAMES_MAX: u64 = 1 << 6;
-const SIBLING_NAMES_SHIFT: u32 = 41;
 
 /// What stands beside a file's name.
 #[derive(Default)]
@@ -400,166 +398,6 @@ impl Viewing<'_, '_> {
         Ok(())
     }
 
-    /// The node of directories that are one, which may be several numbers' until now.
-    fn directory_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
-        let files: Vec<FileId> = row.entries.iter().map(|entry| FileId(entry.0)).collect();
-        let mut own = None;
-        for file in &files {
-            let ino = self.face(*file)?;
-            let is_live = self.node(ino)?.is_some_and(|node| {
-                node.nlink > 0 && node.file.is_some_and(|owner| files.contains(&owner))
-            });
-            if is_live && own.is_none() {
-                own = Some(ino);
-            } else if is_live && own != Some(ino) {
-                self.empty_out(ino)?;
-            } else if !is_live && ino != Ino::from(*file) {
-                // It stood merged with another, which now is without it.
-                self.list_anew(ino);
-            }
-        }
-        let ino = own.unwrap_or(Ino::from(files[0]));
-        for file in &files {
-            if self.face(*file)? != ino {
-                self.faces.insert(*file, ino);
-                self.list_anew(ino);
-            }
-        }
-        if let Some(mut node) = self.node(ino)?.filter(|_| own.is_some()) {
-            if node.parent != parent {
-                node.parent = parent;
-                self.nodes.insert(ino, Some(node));
-            }
-        } else {
-            let mut node = self.fresh(files[0], None)?;
-            node.parent = parent;
-            self.nodes.insert(ino, Some(node));
-            let was_shown = self.folding.merger.store.node(ino)?.is_some_and(|node| node.nlink > 0);
-            self.change.live_nodes += i64::from(!was_shown);
-            self.emptied.remove(&ino);
-            if files.len() == 1 && self.folding.is_foreign_news(files[0].0) {
-                self.fresh_directories.insert(ino);
-            }
-            self.list_anew(ino);
-        }
-        Ok(ino)
-    }
-
-    /// Which directories are one under this number has changed, perhaps after it was listed.
-    fn list_anew(&mut self, ino: Ino) {
-        self.done.remove(&ino);
-        self.queue.push(ino);
-    }
-
-    /// The number of the node that shows a sibling in a directory: made of the head's, in a range
-    /// that no op's id reaches; where a file has several names, each has siblings of its own.
-    fn sibling_number(&self, parent: Ino, row: &Row) -> Result<Ino, StoreError> {
-        let head = row.head.expect("a sibling is a head");
-        for attempt in 0..SIBLING_NAMES_MAX {
-            let ino = Ino(head.packed() | SIBLING_BIT | attempt << SIBLING_NAMES_SHIFT);
-            let Some(node) = self.node(ino)? else { return Ok(ino) };
-            let sibling = node.company.and_then(|company| company.sibling);
-            if node.parent == parent && sibling.is_some_and(|sibling| sibling.name == row.name) {
-                return Ok(ino);
-            }
-        }
-        Err(StoreError::Corrupt(format!("{:?} has too many names", row.inode)))
-    }
-
-    /// The node that shows a head beside its file.
-    fn sibling_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
-        let ino = self.sibling_number(parent, row)?;
-        if self.node(ino)?.is_none() {
-            let mut node = self.fresh(row.inode, row.head)?;
-            (node.parent, node.nlink) = (parent, 0);
-            let (of, name) = (self.face(row.inode)?, row.name.clone());
-            let sibling = Some(Sibling { of, name });
-            node.company = Some(Box::new(Company { sibling, ..Company::default() }));
-            self.nodes.insert(ino, Some(node));
-        }
-        Ok(ino)
-    }
-
-    /// Notes with a row's node what a change of it has to take along.
-    fn keep_company(
-        &mut self,
-        ino: Ino,
-        parent: Ino,
-        row: &Row,
-        beside: Beside,
-    ) -> Result<(), MergeError> {
-        let Some(mut node) = self.node(ino)? else { return Ok(()) };
-        let mut company = node.company.as_deref().cloned().unwrap_or_default();
-        let first = row.entries[0];
-        match row.kind {
-            RowKind::Sibling => {
-                let (of, name) = (self.face(row.inode)?, row.name.clone());
-                company = Company { sibling: Some(Sibling { of, name }), ..Company::default() };
-            }
-            RowKind::Directory => company.parts = self.parts(parent, row, &row.entries)?,
-            RowKind::File => {
-                company.sibling = None;
-                company.forget(first);
-                company.parts.extend(self.parts(parent, row, &row.entries[..1])?);
-                company.twins.extend(self.twins(row)?);
-                company.beside.extend(beside.names.into_iter().map(|name| (first, name)));
-                company.siblings.extend(beside.siblings.into_iter().map(|ino| (first, ino)));
-            }
-        }
-        let company = Some(Box::new(company)).filter(|company| !company.is_alone());
-        if company != node.company {
-            node.company = company;
-            if let Some(file) = attributed_to(&node) {
-                self.attribute(file, &mut node)?;
-            }
-            self.nodes.insert(ino, Some(node));
-        }
-        Ok(())
-    }
-
-    /// A file's name that goes takes its company with it. (A directory's parts are noted anew with
-    /// each row.)
-    fn leave_company(&mut self, entry: &EntryRecord) -> Result<(), StoreError> {
-        let node = self.node(entry.ino)?.filter(|node| node.kind != Kind::Directory);
-        let Some(mut node) = node else { return Ok(()) };
-        let Some(mut company) = node.company.take().filter(|company| company.sibling.is_none())
-        else {
-            return Ok(());
-        };
-        company.forget(entry.entry);
-        node.company = Some(company).filter(|company| !company.is_alone());
-        self.nodes.insert(entry.ino, Some(node));
-        Ok(())
-    }
-
-    /// The entries that make a row, where that is more than one which is simply there.
-    fn parts(&self, parent: Ino, row: &Row, entries: &[EntryId]) -> Result<Vec<Part>, StoreError> {
-        let mut parts = Vec::with_capacity(entries.len());
-        for id in entries {
-            let Some(entry) = self.folding.state.entry(*id)? else { continue };
-            let removed = entry.is_removed().then(|| (parent, row.name.clone()));
-            parts.push(Part { entry: *id, place: entry.place().op, removed });
-        }
-        let is_simple = matches!(&parts[..], [only] if only.removed.is_none());
-        Ok(if is_simple { Vec::new() } else { parts })
-    }
-
-    fn twins(&self, row: &Row) -> Result<Vec<Twin>, StoreError> {
-        let state = &self.folding.state;
-        let mut twins = Vec::new();
-        for id in &row.entries[1..] {
-            let Some(entry) = state.entry(*id)? else { continue };
-            let inode = state.inode(entry.inode)?.unwrap_or_default();
-            let mut is_last = true;
-            for other in inode.entries.iter().filter(|other| *other != id) {
-                is_last &= !is_visible(state, *other)?;
-            }
-            let heads = if is_last { inode.heads.into_iter().collect() } else { Vec::new() };
-            twins.push(Twin { of: row.entries[0], entry: *id, place: entry.place().op, heads });
-        }
-        Ok(twins)
-    }
-
     fn policy(&self) -> Policy {
         let keeps_both = self.folding.merger.conflicts.shows_siblings();
         Policy { keeps_both, is_caseless: false }
@@ -576,209 +414,6 @@ impl Viewing<'_, '_> {
             self.row(ino, name, Some(entry), None)?;
         }
         Ok(())
-    }
-
-    /// The node that shows a file's head.
-    fn file_node(&mut self, row: &Row) -> Result<Ino, MergeError> {
-        let file = row.inode;
-        let face = self.face(file)?;
-        let is_news = self.folding.is_foreign_news(file.0) && !self.nodes.contains_key(&face);
-        let node = if is_news { None } else { self.node(face)? };
-        let node = node.filter(|node| node.file == Some(file));
-        match node {
-            // Shown, or given back in this round.
-            Some(node)
-                if node.head == row.head && (node.nlink > 0 || self.nodes.contains_key(&face)) =>
-            {
-                Ok(face)
-            }
-            Some(node) if node.head == row.head => self.file_back(row, face, &node),
-            // Written again by who decided between heads: nothing changes for who reads it.
-            Some(mut node) if node.nlink > 0 && self.is_equal(file, node.head, row.head)? => {
-                node.head = row.head;
-                self.nodes.insert(face, Some(node));
-                Ok(face)
-            }
-            Some(node) => {
-                let head = row.head.expect("a file's head is superseded by a head alone");
-                let ino = Ino(head.packed());
-                self.faces.insert(file, ino);
-                let mut fresh = self.fresh(file, Some(head))?;
-                (fresh.btime, fresh.nlink) = (node.btime, 0);
-                self.nodes.insert(ino, Some(fresh));
-                self.nodes.insert(face, None);
-                self.change.live_nodes -= i64::from(node.nlink > 0);
-                self.change.detached.push(face);
-                // Names come over one by one; the old number's go with it.
-                Ok(ino)
-            }
-            None => {
-                let none_free =
-                    || StoreError::Corrupt(format!("no inode number is free for {file:?}"));
-                let ino = self.free_number(row)?.ok_or_else(none_free)?;
-                if ino != face {
-                    self.faces.insert(file, ino);
-                }
-                let mut node = self.fresh(file, row.head)?;
-                node.nlink = 0;
-                self.nodes.insert(ino, Some(node));
-                Ok(ino)
-            }
-        }
-    }
-
-    /// The node of a file whose last name had gone, with its head as before. What is still open under
-    /// the old number may hold bytes that no version has: it keeps that number, if there is another.
-    fn file_back(&mut self, row: &Row, face: Ino, old: &NodeRecord) -> Result<Ino, MergeError> {
-        let mut fresh = self.fresh(row.inode, row.head)?;
-        (fresh.btime, fresh.nlink) = (old.btime, 0);
-        let Some(ino) = self.free_number(row)? else {
-            self.nodes.insert(face, Some(fresh));
-            return Ok(face);
-        };
-        self.faces.insert(row.inode, ino);
-        self.nodes.insert(ino, Some(fresh));
-        self.nodes.insert(face, None);
-        self.change.detached.push(face);
-        Ok(ino)
-    }
-
-    /// A number for a file that is not shown yet: its own if it is new, else that of the op which
-    /// brought it back. None is used twice, for the kernel may still know what bore it before.
-    fn free_number(&self, row: &Row) -> Result<Option<Ino>, StoreError> {
-        let is_free = |ino: Ino| -> Result<bool, StoreError> {
-            Ok(!self.nodes.contains_key(&ino) && self.folding.merger.store.node(ino)?.is_none())
-        };
-        let own = Ino::from(row.inode);
-        if self.folding.makes.contains_key(&row.inode) && is_free(own)? {
-            return Ok(Some(own));
-        }
-        let state = &self.folding.state;
-        let mut ops = Vec::with_capacity(2);
-        ops.extend(state.entry(row.entries[0])?.map(|e| (e.place().key, e.place().op.packed())));
-        if let Some(head) = row.head {
-            let version = state.version(row.inode, head)?;
-            ops.extend(version.map(|version| (version.key, head.packed())));
-        }
-        ops.sort_unstable();
-        for number in ops.into_iter().rev().map(|(_, number)| Ino(number)).chain([own]) {
-            if is_free(number)? {
-                return Ok(Some(number));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Do two heads of a file hold the same?
-    fn is_equal(
-        &self,
-        file: FileId,
-        one: Option<VersionId>,
-        other: Option<VersionId>,
-    ) -> Result<bool, StoreError> {
-        let (Some(one), Some(other)) = (one, other) else { return Ok(false) };
-        let one = self.folding.state.version(file, one)?;
-        let other = self.folding.state.version(file, other)?;
-        Ok(one.zip(other).is_some_and(|(one, other)| one.content == other.content))
-    }
-
-    /// A node's record from the merge, the version and the op that made it.
-    fn fresh(&self, file: FileId, head: Option<VersionId>) -> Result<NodeRecord, MergeError> {
-        let (kind, made_at) = self.made(file)?;
-        let version = match head {
-            Some(head) => self.version(file, head)?,
-            None => None,
-        };
-        let is_dir = kind == Kind::Directory;
-        let mut record = NodeRecord {
-            file: Some(file),
-            kind,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            nlink: if is_dir { 2 } else { 0 },
-            size_bytes: version.as_ref().map_or(0, |version| version.size_bytes),
-            stored_bytes: version.as_ref().map_or(0, |version| version.size_bytes),
-            atime: made_at,
-            mtime: version.as_ref().map_or(made_at, |version| version.mtime),
-            ctime: self.now,
-            btime: made_at,
-            head,
-            parent: Ino::ROOT,
-            xattrs: BTreeMap::new(),
-            company: None,
-        };
-        self.attribute(file, &mut record)?;
-        Ok(record)
-    }
-
-    /// Lays the shared attributes into a record.
-    fn attribute(&self, file: FileId, record: &mut NodeRecord) -> Result<(), MergeError> {
-        let Some(inode) = self.folding.state.inode(file)? else { return Ok(()) };
-        let written: Option<Key> = match record.head {
-            Some(head) => self.folding.state.version(file, head)?.map(|version| version.key),
-            None => None,
-        };
-        record.xattrs.clear();
-        for (name, (key, change)) in inode.attrs {
-            match change {
-                AttrChange::Mode(mode) => record.mode = mode & 0o7777,
-                AttrChange::Uid(uid) => record.uid = uid,
-                AttrChange::Gid(gid) => record.gid = gid,
-                AttrChange::Mtime(mtime) if written.is_none_or(|written| key > written) => {
-                    record.mtime = mtime;
-                }
-                AttrChange::Mtime(_) => {}
-                AttrChange::Xattr(_, value) => {
-                    if let (AttrName::Xattr(name), Some(value)) = (name, value) {
-                        record.xattrs.insert(name, value);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Lays attributes that ops of this round changed into the nodes that are shown.
-    fn attributes(&mut self) -> Result<(), MergeError> {
-        let files: Vec<FileId> = self.folding.state.changed().inodes.keys().copied().collect();
-        for file in files {
-            let ino = self.face(file)?;
-            let node = self.node(ino)?.filter(|node| attributed_to(node) == Some(file));
-            let Some(node) = node else { continue };
-            let siblings = node.company.map_or_else(Vec::new, |company| company.siblings);
-            for ino in std::iter::once(ino).chain(siblings.into_iter().map(|(_, ino)| ino)) {
-                let Some(before) = self.node(ino)? else { continue };
-                let mut after = before.clone();
-                self.attribute(file, &mut after)?;
-                if after != before {
-                    after.ctime = self.now;
-                    self.nodes.insert(ino, Some(after));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn version(&self, file: FileId, id: VersionId) -> Result<Option<VersionRecord>, StoreError> {
-        match self.folding.versions.get(&id) {
-            Some(at) => Ok(Some(self.folding.commit.versions_put[*at].2.clone())),
-            None => self.folding.merger.store.version(file, id),
-        }
-    }
-
-    /// What a file or directory is, and when it was made: from this round, or from its journal.
-    fn made(&self, file: FileId) -> Result<(Kind, Timestamp), MergeError> {
-        if file == FileId::ROOT {
-            return Ok((Kind::Directory, self.now));
-        }
-        if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
-            return Ok((kind.clone(), self.now));
-        }
-        match self.folding.merger.op(file.0)? {
-            Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
-            _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
-        }
     }
 
     /// Settles link counts, and hands out the change.
@@ -820,13 +455,6 @@ impl Viewing<'_, '_> {
             .extend(self.change.entries_removed.iter().map(|e| (e.parent, e.hash, e.entry)));
         Ok(self.change)
     }
-}
-
-/// Whose attributes a node shows: of directories that are one, those of the first placed.
-fn attributed_to(node: &NodeRecord) -> Option<FileId> {
-    let first = node.company.as_ref().and_then(|company| company.parts.first());
-    let first = first.filter(|_| node.kind == Kind::Directory);
-    first.map(|part| FileId(part.entry.0)).or(node.file)
 }
 
 /// What devices are called, by the root's attributes.
