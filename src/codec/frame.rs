@@ -60,19 +60,19 @@ pub fn frame_len(length: [u8; LENGTH_BYTES], sender: Sender) -> Result<usize, Co
 pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
     let frame: Frame = decode("frame", FRAME_VERSION, bytes)?;
     let good = match &frame {
-        Frame::Hello { frontier, .. }
-        | Frame::Greet { frontier, .. }
-        | Frame::Have { grown: frontier, .. } => frontier.len() <= FRONTIER_DEVICES_MAX,
+        Frame::Hello { frontier, .. } | Frame::Have { grown: frontier, .. } => {
+            frontier.len() <= FRONTIER_DEVICES_MAX
+        }
         Frame::Join { request, .. } => DeviceName::new(&request.name).is_ok(),
         Frame::Welcome(welcome) => {
             welcome.settings.name.len() <= NAME_BYTES_MAX
                 && welcome.inviter_name.len() <= DEVICE_NAME_BYTES_MAX
         }
         Frame::Peers(notes) => notes.iter().all(|note| addresses_are_bounded(&note.addresses)),
-        Frame::Loaded { chunks, .. } => {
+        Frame::Batches { chunks, .. } => {
             chunks.iter().map(|chunk| chunk.0.len()).sum::<usize>() <= CARRY_BYTES
         }
-        Frame::Refused(_) | Frame::Batches(_) | Frame::Offer(_) => true,
+        Frame::Refused(_) | Frame::Offer(_) => true,
     };
     if good {
         Ok(frame)

@@ -39,7 +39,7 @@ async fn hostile() -> (Endpoint, Net, Connection, Link) {
 }
 
 fn batches(bytes: usize) -> Frame {
-    Frame::Batches(vec![Blob(vec![7; bytes])])
+    Frame::Batches { batches: vec![Blob(vec![7; bytes])], chunks: vec![] }
 }
 
 #[tokio::test]

@@ -321,12 +321,10 @@ impl Machine {
                 self.chunks.offered(&peer, &chunks);
             }
             Frame::Hello { .. }
-            | Frame::Greet { .. }
             | Frame::Join { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
-            | Frame::Batches(_)
-            | Frame::Loaded { .. } => self.close(conn, CloseReason::Protocol, now_ms, out),
+            | Frame::Batches { .. } => self.close(conn, CloseReason::Protocol, now_ms, out),
         }
     }
 

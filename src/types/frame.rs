@@ -47,12 +47,14 @@ pub struct PeerNote {
 /// One message on a connection's control stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Frame {
-    /// The first of each side between members, as builds before `Greet` said it.
+    /// The first of each side between members.
     Hello {
         /// What both must have in common.
         workspace: WorkspaceId,
         /// All that the sender has.
         frontier: Frontier,
+        /// Which process of the sender it is: drawn at random when that began.
+        life: u64,
     },
     /// The first of a device that wants to become a member.
     Join {
@@ -72,30 +74,19 @@ pub enum Frame {
         /// Their last seqs.
         grown: Frontier,
     },
-    /// Encoded batches; of each journal consecutive ones, causes before effects.
-    Batches(#[serde(deserialize_with = "bounded::<_, _, FRAME_BATCHES_MAX>")] Vec<Blob>),
-    /// Where members are, the sender itself among them.
-    Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
-    /// Chunks that have come to the sender since the connection began.
-    Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
-    /// As `Batches`, and small content with them, so that it need not be asked for.
-    Loaded {
-        /// As in `Batches`.
+    /// Batches, and small content with them, so that it need not be asked for.
+    Batches {
+        /// Encoded; of each journal consecutive ones, causes before effects.
         #[serde(deserialize_with = "bounded::<_, _, FRAME_BATCHES_MAX>")]
         batches: Vec<Blob>,
         /// Sealed chunks that the batches name, directly or through a manifest among them.
         #[serde(deserialize_with = "bounded::<_, _, CARRY_CHUNKS_MAX>")]
         chunks: Vec<Blob>,
     },
-    /// As `Hello`, and which process of the sender it is.
-    Greet {
-        /// What both must have in common.
-        workspace: WorkspaceId,
-        /// All that the sender has.
-        frontier: Frontier,
-        /// Drawn at random when the sender's process began; not 0.
-        life: u64,
-    },
+    /// Where members are, the sender itself among them.
+    Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
+    /// Chunks that have come to the sender since the connection began.
+    Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
 }
 
 /// What a stream of its own asks for.

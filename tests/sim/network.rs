@@ -199,7 +199,7 @@ impl World {
         let frontier = self.life(n).fs.replica().frontier();
         let workspace = self.life(n).fs.replica().workspace();
         let life = u64::from(self.places[n].lives);
-        let hello = encode_frame(&Frame::Greet { workspace, frontier, life });
+        let hello = encode_frame(&Frame::Hello { workspace, frontier, life });
         self.send(conn, n, |bytes| Event::Accept(conn, bytes), hello);
         if self.may(Fault::Cut) {
             let at_ms = self.now_ms + self.random.random_range(0..8000);
@@ -250,7 +250,7 @@ impl World {
         let told = replica.frontier();
         let workspace = replica.workspace();
         let own_life = u64::from(self.places[n].lives);
-        let back = Frame::Greet { workspace, frontier: told.clone(), life: own_life };
+        let back = Frame::Hello { workspace, frontier: told.clone(), life: own_life };
         let back = encode_frame(&back);
         let theirs = frontier.clone();
         self.send(conn, n, |bytes| Event::Welcome(conn, theirs, bytes), back);
@@ -358,11 +358,7 @@ impl World {
                 if !batches.is_empty() {
                     let chunks = fresh(&*replica, &after, &upto);
                     self.stats.add("chunks carried", chunks.len() as u64);
-                    let bytes = encode_frame(&if chunks.is_empty() {
-                        Frame::Batches(batches)
-                    } else {
-                        Frame::Loaded { batches, chunks }
-                    });
+                    let bytes = encode_frame(&Frame::Batches { batches, chunks });
                     self.send(conn.0, n, |bytes| Event::Arrive(conn.0, bytes), bytes);
                 }
                 Input::Pushed(conn, upto)
@@ -376,10 +372,8 @@ impl World {
             return;
         }
         let frame = decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes");
-        let (batches, chunks) = match frame {
-            Frame::Batches(batches) => (batches, Vec::new()),
-            Frame::Loaded { batches, chunks } => (batches, chunks),
-            frame => return self.input(n, Input::Frame(ConnId(conn), frame)),
+        let Frame::Batches { batches, chunks } = frame else {
+            return self.input(n, Input::Frame(ConnId(conn), frame));
         };
         let chunks: Vec<(ChunkId, Vec<u8>)> =
             chunks.into_iter().map(|sealed| (ChunkId::of(&sealed.0), sealed.0)).collect();
@@ -511,8 +505,8 @@ impl World {
 
 fn hello_of(bytes: &[u8]) -> (Frontier, u64) {
     match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
-        Frame::Greet { frontier, life, .. } => (frontier, life),
-        other => panic!("{other:?} is no greeting"),
+        Frame::Hello { frontier, life, .. } => (frontier, life),
+        other => panic!("{other:?} is no Hello"),
     }
 }
 

@@ -46,20 +46,17 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(device, connected, addresses)| PeerNote { device, connected, addresses });
     let blobs = || vec(vec(any::<u8>(), 0..50).prop_map(Blob), 0..5);
     prop_oneof![
-        (workspace(), frontier())
-            .prop_map(|(workspace, frontier)| Frame::Hello { workspace, frontier }),
+        (workspace(), frontier(), any::<u64>())
+            .prop_map(|(workspace, frontier, life)| Frame::Hello { workspace, frontier, life }),
         (workspace(), any::<[u8; 16]>(), "[a-zü日]{1,20}").prop_map(|(workspace, token, name)| {
             Frame::Join { workspace, request: JoinRequest { token: Token(token), name } }
         }),
         welcome().prop_map(Frame::Welcome),
         Just(Frame::Refused(Refusal::ExpiredInvitation)),
         (any::<u64>(), frontier()).prop_map(|(handled, grown)| Frame::Have { handled, grown }),
-        blobs().prop_map(Frame::Batches),
+        (blobs(), blobs()).prop_map(|(batches, chunks)| Frame::Batches { batches, chunks }),
         vec(note, 0..4).prop_map(Frame::Peers),
         vec(any::<[u8; 32]>().prop_map(ChunkId), 0..4).prop_map(Frame::Offer),
-        (blobs(), blobs()).prop_map(|(batches, chunks)| Frame::Loaded { batches, chunks }),
-        (workspace(), frontier(), any::<u64>())
-            .prop_map(|(workspace, frontier, life)| Frame::Greet { workspace, frontier, life }),
     ]
 }
 
@@ -114,9 +111,10 @@ fn a_length_beyond_the_bound_is_refused_before_anything_is_read() {
 
 #[test]
 fn a_list_beyond_its_bound_is_refused() {
-    let most = Frame::Batches(vec![Blob(vec![]); FRAME_BATCHES_MAX]);
+    let empty = |count| Frame::Batches { batches: vec![Blob(vec![]); count], chunks: vec![] };
+    let most = empty(FRAME_BATCHES_MAX);
     assert!(decode_frame(&encode_frame(&most)[LENGTH_BYTES..]).is_ok());
-    let more = Frame::Batches(vec![Blob(vec![]); FRAME_BATCHES_MAX + 1]);
+    let more = empty(FRAME_BATCHES_MAX + 1);
     assert!(decode_frame(&encode_frame(&more)[LENGTH_BYTES..]).is_err());
     for name in ["n".repeat(DEVICE_NAME_BYTES_MAX + 1), String::new(), "a/b".into()] {
         let request = JoinRequest { token: Token([0; 16]), name };

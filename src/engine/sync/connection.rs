@@ -138,11 +138,7 @@ async fn read(
 ) -> Result<std::convert::Infallible, End> {
     loop {
         let event = match reader.read(Sender::Member).await? {
-            Frame::Batches(batches) => {
-                let (held, frontier) = deliver(shared, link, batches, Vec::new()).await?.0;
-                Event::Delivered(conn, held, frontier, Vec::new())
-            }
-            Frame::Loaded { batches, chunks } => {
+            Frame::Batches { batches, chunks } => {
                 let ((held, frontier), carried) = deliver(shared, link, batches, chunks).await?;
                 Event::Delivered(conn, held, frontier, carried)
             }
@@ -218,10 +214,8 @@ async fn push(shared: &Shared, writer: &mut FrameWriter, after: Frontier) -> Res
             return Ok(Frontier::new());
         }
     };
-    match (batches.is_empty(), chunks.is_empty()) {
-        (true, _) => {}
-        (false, true) => writer.write(&Frame::Batches(batches)).await?,
-        (false, false) => writer.write(&Frame::Loaded { batches, chunks }).await?,
+    if !batches.is_empty() {
+        writer.write(&Frame::Batches { batches, chunks }).await?;
     }
     Ok(upto)
 }

@@ -55,27 +55,19 @@ async fn greet(
     let (workspace, told) = (shared.replica.workspace(), own_frontier(shared).await?);
     let link = net.dial(peer, addresses).await?;
     let (mut writer, mut reader) = link.open_control().await?;
-    let hello = Frame::Greet { workspace, frontier: told.clone(), life: shared.life };
+    let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
     let answer = match writer.write(&hello).await {
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
     };
-    match answer.map(greeting).map_err(|error| (error, &link)) {
-        Ok(Frame::Greet { workspace: theirs, frontier, life }) if theirs == workspace => {
+    match answer.map_err(|error| (error, &link)) {
+        Ok(Frame::Hello { workspace: theirs, frontier, life }) if theirs == workspace => {
             Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
         }
-        Ok(Frame::Greet { .. }) => Err(Refusal::OtherWorkspace.into()),
+        Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
         Ok(Frame::Refused(refusal)) => Err(refusal.into()),
         Ok(_) => Err(SyncError::Unexpected),
         Err((error, link)) => Err(reason(error, link).await.into()),
-    }
-}
-
-/// An earlier build's greeting, as this one's.
-fn greeting(frame: Frame) -> Frame {
-    match frame {
-        Frame::Hello { workspace, frontier } => Frame::Greet { workspace, frontier, life: 0 },
-        other => other,
     }
 }
 
@@ -137,14 +129,14 @@ async fn meet(
         return Ok(None);
     }
     let (mut writer, mut reader) = link.accept_control().await?;
-    match greeting(reader.read(Sender::Member).await?) {
-        Frame::Greet { workspace, frontier, life } if workspace == shared.replica.workspace() => {
+    match reader.read(Sender::Member).await? {
+        Frame::Hello { workspace, frontier, life } if workspace == shared.replica.workspace() => {
             let told = own_frontier(shared).await?;
-            let hello = Frame::Greet { workspace, frontier: told.clone(), life: shared.life };
+            let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
             writer.write(&hello).await?;
             Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
         }
-        Frame::Greet { .. } => {
+        Frame::Hello { .. } => {
             part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;
             Ok(None)
         }
