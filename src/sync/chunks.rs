@@ -248,8 +248,6 @@ impl Chunks {
             self.pause_until_ms = now_ms + STORE_PAUSE_MS;
         }
         self.here(stored);
-        // A manifest names more.
-        self.more |= count > 0;
         let lacking: HashSet<&ChunkId> = brought.lacking.iter().collect();
         let failed = stored.is_empty() && lacking.is_empty() && !brought.store_failed;
         let strikes = self.settle_source(&request, count > 0, failed);

@@ -329,14 +329,15 @@ fn refills(out: &[Output]) -> usize {
 }
 
 #[test]
-fn what_a_manifest_names_is_looked_for_once_that_is_here() {
+fn what_a_manifest_names_is_looked_for_once_that_is_read() {
     let mut hand = Hand::new(10);
     hand.connect(1, 1, true);
     assert_eq!(
         fetches(&hand.input(Input::Missing(vec![chunk(1)]))),
         [(0, 1, false, vec![chunk(1)])]
     );
-    assert_eq!(refills(&hand.fetched(0, &[chunk(1)], &[])), 1);
+    hand.fetched(0, &[chunk(1)], &[]);
+    assert_eq!(refills(&hand.input(Input::Named)), 1);
     let out = hand.input(Input::Missing(vec![chunk(2)]));
     assert_eq!(fetches(&out), [(1, 1, false, vec![chunk(2)])]);
 }
