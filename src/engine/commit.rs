@@ -561,9 +561,9 @@ impl Committer {
 
 /// A document that an editor's save has put under another number.
 fn saved_face((ino, record): &(Ino, Option<NodeRecord>)) -> Option<(FileId, Option<Ino>)> {
-    let file = record.as_ref().filter(|record| record.nlink > 0)?.file?;
-    let is_sibling = record.as_ref()?.company.as_ref().is_some_and(|c| c.sibling.is_some());
-    (Ino::from(file) != *ino && !is_sibling).then_some((file, Some(*ino)))
+    let record = record.as_ref().filter(|record| record.nlink > 0 && !record.is_sibling())?;
+    let file = record.file?;
+    (Ino::from(file) != *ino).then_some((file, Some(*ino)))
 }
 
 /// The head that a patch can be laid over, where one will do: a sync waits, and the change is

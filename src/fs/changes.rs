@@ -161,12 +161,6 @@ fn writes_version_of(node: &Node) -> bool {
         && node.body.as_ref().is_some_and(|body| body.changed)
 }
 
-/// Does history name it?
-fn is_in_history(rec: &NodeRecord) -> bool {
-    let is_sibling = rec.company.as_ref().is_some_and(|company| company.sibling.is_some());
-    rec.kind == Kind::Regular && rec.head.is_some() && rec.file.is_some() && !is_sibling
-}
-
 /// Freezes a file's draft for the commit; `version` is the op that will tell of it.
 fn take_draft(ino: Ino, node: &mut Node, version: Option<VersionId>) -> Option<TakenDraft> {
     let is_open = node.write_opens > 0;
@@ -222,7 +216,7 @@ fn version_target(
 /// What the store keeps of a node: nothing of what has no name, unless history names it.
 fn stored_record(node: &Node) -> Option<NodeRecord> {
     let rec = &node.rec;
-    (rec.nlink > 0 || is_in_history(rec) && !node.detached).then(|| rec.clone())
+    (rec.nlink > 0 || rec.is_in_history() && !node.detached).then(|| rec.clone())
 }
 
 fn settle_draft(tree: &mut Tree, draft: StoredDraft) {

@@ -59,6 +59,19 @@ pub struct NodeRecord {
     pub company: Option<Box<Company>>,
 }
 
+impl NodeRecord {
+    /// Does it show another head than its file's name does?
+    pub fn is_sibling(&self) -> bool {
+        self.company.as_ref().is_some_and(|company| company.sibling.is_some())
+    }
+
+    /// Does history name it, so that it stays when its last name goes?
+    pub fn is_in_history(&self) -> bool {
+        let is_written = self.head.is_some() && self.file.is_some();
+        self.kind == Kind::Regular && is_written && !self.is_sibling()
+    }
+}
+
 /// What a change of a node has to take along (rules A3 to A6).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Company {

@@ -432,9 +432,7 @@ impl Viewing<'_, '_> {
             record.nlink = u32::try_from(after.max(0)).unwrap_or(u32::MAX);
             record.ctime = self.now;
             self.change.live_nodes += i64::from(record.nlink > 0) - i64::from(before > 0);
-            let is_sibling = record.company.as_ref().is_some_and(|c| c.sibling.is_some());
-            let in_history = record.kind == Kind::Regular && record.head.is_some() && !is_sibling;
-            let is_kept = record.nlink > 0 || in_history;
+            let is_kept = record.nlink > 0 || record.is_in_history();
             self.nodes.insert(ino, is_kept.then_some(record));
         }
         let inodes = self.folding.state.changed().inodes.iter();

@@ -136,8 +136,7 @@ fn is_save(tree: &mut Tree, source: &Entry, target: &Entry) -> Result<bool, Stop
     let is_plain = |rec: &NodeRecord| rec.kind == Kind::Regular && rec.nlink == 1;
     let own = tree.pending.journal();
     let old = tree.node(target.ino)?;
-    let is_sibling = old.rec.company.as_ref().is_some_and(|company| company.sibling.is_some());
-    if !is_plain(&old.rec) || old.rec.head.is_none() || is_sibling {
+    if !is_plain(&old.rec) || old.rec.head.is_none() || old.rec.is_sibling() {
         return Ok(false);
     }
     let old_head = if old.body.is_some() { None } else { old.rec.file.zip(old.rec.head) };
