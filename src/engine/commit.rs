@@ -5,7 +5,9 @@
 //! store as one transaction. So a crash leaves the tree as it was at some commit: what is lost is
 //! the last changes, never some in the middle.
 
+mod changes;
 mod deliver;
+mod drafts;
 mod texts;
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,163 +15,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use changes::{Changes, DraftTarget, Source, StoredDraft, TakenDraft};
+use drafts::record_version;
 use parking_lot::Mutex;
 
 use super::EngineError;
 use super::handle::{Asked, CommitHandle};
 use super::journal::{HeardSoFar, JournalWriter};
-use super::merger::{self, Merger, ViewChange};
-use super::pending::TakenOps;
+use super::merger::{self, Merger};
 use super::published::{Fresh, Published};
 use super::workspace::OpenWorkspace;
-use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer};
+use crate::chunk::Sealer;
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
-use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
-use crate::types::{
-    ChunkId, ChunkRef, ConflictResolution, Content, EntryId, EntryRecord, FileId, Hlc, Ino,
-    NameHash, NodeRecord, Op, PatchData, PatchExtent, Timestamp, VersionId, VersionRecord,
-};
+use crate::types::{ChunkId, ConflictResolution, FileId, Hlc, Ino, NodeRecord, Op};
 
 /// Pause before a commit that found the disk full is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
-
-/// The tree, as the commit thread sees it.
-pub trait Source: Send + std::marker::Sync {
-    /// Takes all that changed since the last call.
-    fn collect(&self) -> Changes;
-    /// Commit `number`, with these nodes and drafts, is in the store.
-    fn committed(&self, number: u64, inos: &[Ino], drafts: Vec<StoredDraft>);
-    /// Nothing can be stored any more.
-    fn latch(&self, why: &str);
-    /// Changes wait (true) until they are let go again. Reads go on.
-    fn hold(&self, held: bool);
-    /// The store has taken in what other devices did; nothing here is changed meanwhile.
-    fn merged(&self, change: ViewChange);
-    /// Appends an op of this device's own that no file operation makes.
-    fn emit(&self, op: Op);
-    /// The whole content of a version, all of whose chunks are here.
-    ///
-    /// # Errors
-    /// If the store cannot read it.
-    fn read_version(&self, file: FileId, version: VersionId) -> Result<Vec<u8>, EngineError>;
-    /// A chunk's plain bytes.
-    ///
-    /// # Errors
-    /// If the store cannot read it.
-    fn open_chunk(&self, chunk: &ChunkRef) -> Result<Arc<[u8]>, EngineError>;
-}
-
-/// What one commit takes.
-#[derive(Debug)]
-pub struct Changes {
-    /// From 1, growing by one.
-    pub number: u64,
-    /// Ops, and the numbers of the writes that follow them.
-    pub ops: TakenOps,
-    /// Content to store.
-    pub drafts: Vec<TakenDraft>,
-    /// Nodes to put, or to delete.
-    pub nodes: Vec<(Ino, Option<NodeRecord>)>,
-    /// Names to put.
-    pub entries_put: Vec<EntryRecord>,
-    /// Names to remove.
-    pub entries_removed: Vec<(Ino, NameHash, EntryId)>,
-    /// How many nodes then have a name.
-    pub live_nodes: u64,
-}
-
-/// A file's draft, taken by value.
-#[derive(Debug)]
-pub struct TakenDraft {
-    /// The file here.
-    pub ino: Ino,
-    /// What becomes of it.
-    pub target: DraftTarget,
-    /// Chunks below.
-    pub base: Arc<Manifest>,
-    /// Committed patches over them.
-    pub patches: Arc<ExtentMap>,
-    /// How many versions those are.
-    pub patch_count: u32,
-    /// The draft.
-    pub frozen: Arc<ExtentMap>,
-    /// Length of the file, in bytes.
-    pub size_bytes: u64,
-    /// The layers stand on the head, which can take one more patch.
-    pub may_patch: bool,
-}
-
-/// What becomes of a draft.
-#[derive(Debug)]
-pub enum DraftTarget {
-    /// A new version of a file.
-    Version {
-        /// Which file.
-        file: FileId,
-        /// The new version.
-        id: VersionId,
-        /// The head before.
-        parent: Option<VersionId>,
-        /// Heads beside it that a person has decided against.
-        resolved: Vec<VersionId>,
-        /// The head before, if history need not keep it.
-        replaces: Option<VersionId>,
-        /// History need not keep this one either.
-        interim: bool,
-        /// The file's modification time.
-        mtime: Timestamp,
-        /// Written through a file opened before a peer's change replaced it: the new version
-        /// stands beside the peer's.
-        detached: bool,
-    },
-    /// A version that exists is stored anew, without patches.
-    Fold {
-        /// Which file.
-        file: FileId,
-        /// Which version.
-        id: VersionId,
-    },
-    /// Content without a name: its chunks free memory, and go with the last open handle.
-    Nameless,
-}
-
-/// Where a file's content stands after a commit.
-#[derive(Debug)]
-pub struct StoredDraft {
-    /// The file here.
-    pub ino: Ino,
-    /// Chunks.
-    pub base: Arc<Manifest>,
-    /// Patches over them.
-    pub patches: Arc<ExtentMap>,
-    /// How many.
-    pub patch_count: u32,
-    /// Bytes that are not holes.
-    pub stored_bytes: u64,
-}
-
-impl Changes {
-    /// Only ops so far.
-    pub fn new(ops: TakenOps) -> Self {
-        Self {
-            number: 0,
-            ops,
-            drafts: Vec::new(),
-            nodes: Vec::new(),
-            entries_put: Vec::new(),
-            entries_removed: Vec::new(),
-            live_nodes: 0,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ops.ops.is_empty()
-            && self.drafts.is_empty()
-            && self.nodes.is_empty()
-            && self.entries_put.is_empty()
-            && self.entries_removed.is_empty()
-    }
-}
 
 /// The running thread. Dropped without [`CommitThread::finish`], it still commits and ends.
 pub struct CommitThread {
@@ -505,58 +366,6 @@ impl Committer {
         }
         Ok(stored)
     }
-
-    /// A version's record with its patches folded into chunks.
-    fn folded(
-        &self,
-        file: FileId,
-        id: VersionId,
-        content: Content,
-    ) -> Result<Option<(FileId, VersionId, VersionRecord)>, EngineError> {
-        let record = self.store.version(file, id)?;
-        Ok(record.map(|record| (file, id, VersionRecord { content, ..record })))
-    }
-
-    /// Turns a draft into content: bytes in the op, a patch, or chunks.
-    fn store_draft(
-        &self,
-        draft: &TakenDraft,
-        durable: bool,
-        fresh: &mut Fresh,
-    ) -> Result<(Content, StoredDraft), EngineError> {
-        if let Some(parent) = patch_parent(draft, durable) {
-            return Ok(patch(draft, parent));
-        }
-        let overlay = if draft.patches.is_empty() {
-            Arc::clone(&draft.frozen)
-        } else {
-            let mut overlay = (*draft.patches).clone();
-            overlay.merge_newer((*draft.frozen).clone());
-            Arc::new(overlay)
-        };
-        let size = draft.size_bytes;
-        let mut open = |chunk: &ChunkRef| self.source.open_chunk(chunk);
-        if size <= INLINE_BYTES_MAX as u64 {
-            let bytes = chunk::read_range(&draft.base, &[&*overlay], 0, size, size, &mut open)?;
-            return Ok(inline(draft.ino, bytes));
-        }
-        let store = &self.store;
-        let mut emit = |chunk: SealedChunk| -> Result<(), EngineError> {
-            if store.append(&chunk.chunk.id, &chunk.bytes)? {
-                fresh.add(chunk.chunk.id, chunk.bytes.len());
-            }
-            Ok(())
-        };
-        let base = chunk::rebuild(&draft.base, &overlay, size, &self.sealer, &mut open, &mut emit)?;
-        let content = match base.items() {
-            [Item::Chunk(chunk)] => Content::Chunk(chunk.clone()),
-            _ => Content::Manifest(base.save(&self.sealer, &mut emit)?),
-        };
-        let stored_bytes = base.stored_bytes();
-        let patches = Arc::new(ExtentMap::default());
-        let base = Arc::new(base);
-        Ok((content, StoredDraft { ino: draft.ino, base, patches, patch_count: 0, stored_bytes }))
-    }
 }
 
 /// A document that an editor's save has put under another number.
@@ -564,71 +373,6 @@ fn saved_face((ino, record): &(Ino, Option<NodeRecord>)) -> Option<(FileId, Opti
     let record = record.as_ref().filter(|record| record.nlink > 0 && !record.is_sibling())?;
     let file = record.file?;
     (Ino::from(file) != *ino).then_some((file, Some(*ino)))
-}
-
-/// The head that a patch can be laid over, where one will do: a sync waits, and the change is
-/// small. So an fsync of a small write is one commit of the write-ahead log.
-fn patch_parent(draft: &TakenDraft, durable: bool) -> Option<VersionId> {
-    let DraftTarget::Version { parent, .. } = draft.target else { return None };
-    let small = draft.frozen.memory_bytes() <= PATCH_BYTES_MAX && !draft.frozen.has_shared();
-    let worth_it = draft.size_bytes > INLINE_BYTES_MAX as u64;
-    parent.filter(|_| durable && draft.may_patch && small && worth_it)
-}
-
-fn patch(draft: &TakenDraft, base: VersionId) -> (Content, StoredDraft) {
-    let extents = draft
-        .frozen
-        .iter()
-        .map(|(offset, extent)| PatchExtent {
-            offset,
-            data: match extent {
-                Extent::Bytes(bytes) => PatchData::Bytes(bytes.clone()),
-                Extent::Zero(len_bytes) => PatchData::Zero(*len_bytes),
-                Extent::Shared { .. } => unreachable!("patch_parent refuses shared extents"),
-            },
-        })
-        .collect();
-    let mut patches = (*draft.patches).clone();
-    patches.merge_newer((*draft.frozen).clone());
-    let stored_bytes = draft.base.stored_bytes() + patches.data_bytes();
-    let settled = StoredDraft {
-        ino: draft.ino,
-        base: Arc::clone(&draft.base),
-        patches: Arc::new(patches),
-        patch_count: draft.patch_count + 1,
-        stored_bytes,
-    };
-    (Content::Patch { base, extents }, settled)
-}
-
-fn inline(ino: Ino, bytes: Vec<u8>) -> (Content, StoredDraft) {
-    let mut patches = ExtentMap::default();
-    patches.write(0, &bytes);
-    let stored_bytes = bytes.len() as u64;
-    let base = Arc::new(Manifest::default());
-    let patches = Arc::new(patches);
-    (Content::Inline(bytes), StoredDraft { ino, base, patches, patch_count: 0, stored_bytes })
-}
-
-/// Puts a draft's version into the commit, and its op among the writes.
-fn record_version(draft: &TakenDraft, content: Content, commit: &mut Commit, writes: &mut Vec<Op>) {
-    let size_bytes = draft.size_bytes;
-    match draft.target {
-        DraftTarget::Nameless | DraftTarget::Fold { .. } => {}
-        DraftTarget::Version {
-            file, id, parent, ref resolved, replaces, interim, mtime, ..
-        } => {
-            let is_base =
-                matches!(&content, Content::Patch { base, .. } if Some(*base) == replaces);
-            commit.versions_removed.extend(replaces.filter(|_| !is_base).map(|old| (file, old)));
-            let parents = parent.into_iter().chain(resolved.iter().copied()).collect();
-            let hlc = Hlc::default();
-            let record =
-                VersionRecord { hlc, size_bytes, mtime, content: content.clone(), interim };
-            commit.versions_put.push((file, id, record));
-            writes.push(Op::Write { file, parents, size_bytes, content, mtime, interim });
-        }
-    }
 }
 
 /// Gives each new version the clock of its op: the writes follow the other ops.

@@ -1,0 +1,380 @@
+//! A round under way: batches are verified, judged and folded, and what that changes is noted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::journal::context;
+use super::records::{Failing, Kept};
+use super::view::{self};
+use super::{Known, MergeError, Merger, Round};
+use crate::codec::{decode_batch, decode_ops, encode_batch};
+use crate::keys::Chain;
+use crate::merge::{Delivered, Made, State, Verdict, fold, judge, pass_over};
+use crate::store::{Commit, Wanted};
+use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
+use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
+use crate::types::{
+    Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
+    VersionRecord,
+};
+
+/// Ops of this device that one round folds at most, beside what has arrived.
+const OWN_OPS_MAX: u64 = 65_536;
+
+pub(super) struct Folding<'a> {
+    pub(super) merger: &'a Merger,
+    pub(super) known: Known,
+    pub(super) state: State<Kept>,
+    pub(super) commit: Commit,
+    /// Made by the ops of this round.
+    pub(super) makes: HashMap<FileId, Op>,
+    voids: HashMap<OpId, u8>,
+    /// Where in the commit the versions of this round stand.
+    pub(super) versions: HashMap<VersionId, usize>,
+    /// Where this device's own ops, folded only now, have left what they touched: there it is
+    /// shown until now.
+    pub(super) shown: Vec<(FileId, Name)>,
+}
+
+impl<'a> Folding<'a> {
+    /// Over what `merger` keeps.
+    pub(super) fn new(merger: &'a Merger) -> Result<Self, MergeError> {
+        let known = merger.known.clone();
+        let kept = Kept::new(merger.store.clone(), Arc::clone(&known.moves), known.folded.clone());
+        let arrivals = known.folded.values().sum();
+        Ok(Self {
+            merger,
+            known,
+            state: State::new(kept, arrivals)?,
+            commit: Commit::default(),
+            makes: HashMap::new(),
+            voids: HashMap::new(),
+            versions: HashMap::new(),
+            shown: Vec::new(),
+        })
+    }
+
+    /// Folds own batches that were committed since the last round.
+    pub(super) fn own(&mut self) -> Result<(), MergeError> {
+        let own = self.merger.own;
+        let first = self.known.folded.get(&own).copied().unwrap_or(0);
+        let last = self.known.chains.get(&own).map_or(0, |chain| chain.next_seq() - 1);
+        let mut done = first;
+        while done < last && done - first < OWN_OPS_MAX {
+            let page = self.merger.store.batches(own, done + 1, 64)?;
+            if page.is_empty() {
+                let why = format!("the batch with op {} of this device is not here", done + 1);
+                return Err(crate::store::StoreError::Corrupt(why).into());
+            }
+            for (_, bytes) in page {
+                let batch = decode_batch(&bytes).map_err(crate::store::StoreError::from)?;
+                done = batch.seq + u64::from(batch.count) - 1;
+                self.fold_batch(own, &batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Was this made by another device, in a batch that no round before has folded? Then nothing of
+    /// it stands in the store.
+    pub(super) fn is_foreign_news(&self, op: OpId) -> bool {
+        let folded = self.merger.known.folded.get(&op.journal());
+        op.journal() != self.merger.own && folded.is_none_or(|last| op.seq() > *last)
+    }
+
+    pub(super) fn note_shown(&mut self) {
+        let entries = self.state.changed().entries.values().flatten();
+        let places = entries.filter_map(|entry| entry.place.as_ref());
+        self.shown = places.map(|place| (place.parent, place.name.clone())).collect();
+    }
+
+    /// Has every name of a file with several heads looked at again.
+    pub(super) fn relist(&mut self) -> Result<(), MergeError> {
+        for (_, inode) in self.merger.store.conflicted()? {
+            for id in &inode.entries {
+                let place = self.state.entry(*id)?.and_then(|entry| entry.place);
+                self.shown.extend(place.map(|place| (place.parent, place.name)));
+            }
+        }
+        self.commit.merged.conflicts = Some(self.merger.conflicts);
+        Ok(())
+    }
+
+    pub(super) fn arrived(&mut self, batches: &[Vec<u8>], now_us: u64) -> Result<(), MergeError> {
+        let mut waiting: Vec<Batch> = Vec::with_capacity(batches.len());
+        for bytes in batches {
+            let batch = decode_batch(bytes).map_err(|error| MergeError::Refused {
+                journal: DeviceId([0; 32]),
+                seq: 0,
+                why: error.to_string(),
+            })?;
+            waiting.push(batch);
+        }
+        // Causes first: a batch may wait for one of another journal that stands behind it.
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            let mut later = Vec::new();
+            for batch in waiting {
+                if !self.take(&batch, now_us)? {
+                    later.push(batch);
+                }
+            }
+            if later.len() == before {
+                break;
+            }
+            waiting = later;
+        }
+        Ok(())
+    }
+
+    /// Takes in one batch; false if its past is not here yet.
+    fn take(&mut self, batch: &Batch, now_us: u64) -> Result<bool, MergeError> {
+        let refused =
+            |why: String| MergeError::Refused { journal: batch.journal, seq: batch.seq, why };
+        let Some(number) = self.known.numbers.get(&batch.journal).copied() else {
+            return Ok(false);
+        };
+        let chain = self.known.chains.get(&number).expect("each journal has a chain");
+        if batch.seq < chain.next_seq() {
+            return if number == self.merger.own || self.is_here(number, batch)? {
+                Ok(true)
+            } else {
+                Err(refused("another batch with this number is here: the journal is forked".into()))
+            };
+        }
+        if batch.seq > chain.next_seq() || batch.hlc.0 > now_us.saturating_add(CLOCK_AHEAD_US_MAX) {
+            return Ok(false);
+        }
+        for (device, seq) in &batch.frontier_delta {
+            let Some(of) = self.known.numbers.get(device) else { return Ok(false) };
+            if *seq >= self.known.chains[of].next_seq() {
+                return Ok(false);
+            }
+            if *seq > 0 && self.hlc_of(*of, *seq)?.is_none_or(|heard| heard >= batch.hlc) {
+                return Err(refused("its clock is not above what its author had heard".into()));
+            }
+        }
+        let mut next = chain.clone();
+        next.accept(batch).map_err(|error| refused(error.to_string()))?;
+        self.known.chains.insert(number, next);
+        self.fold_batch(number, batch)?;
+        self.commit.batches.push((number, batch.seq, encode_batch(batch)));
+        Ok(true)
+    }
+
+    fn is_here(&self, number: u16, batch: &Batch) -> Result<bool, MergeError> {
+        let bytes = self.merger.store.batch_with(number, batch.seq)?;
+        let pending = self
+            .commit
+            .batches
+            .iter()
+            .find(|(journal, seq, _)| *journal == number && *seq == batch.seq);
+        let here = pending.map(|(_, _, bytes)| bytes.clone()).or(bytes);
+        Ok(here.is_some_and(|bytes| bytes == encode_batch(batch)))
+    }
+
+    /// The clock of an op that is here.
+    fn hlc_of(&self, journal: u16, seq: u64) -> Result<Option<Hlc>, MergeError> {
+        let fresh = self.commit.batches.iter().rev();
+        let fresh = fresh.filter(|(number, first, _)| *number == journal && *first <= seq);
+        let bytes = match fresh.map(|(_, _, bytes)| bytes.clone()).next() {
+            Some(bytes) => Some(bytes),
+            None => self.merger.store.batch_with(journal, seq)?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
+        let batch = decode_batch(&bytes).map_err(crate::store::StoreError::from)?;
+        Ok(Some(Hlc(batch.hlc.0 + (seq - batch.seq))))
+    }
+
+    fn fold_batch(&mut self, number: u16, batch: &Batch) -> Result<(), MergeError> {
+        let refused =
+            |why: String| MergeError::Refused { journal: batch.journal, seq: batch.seq, why };
+        let context = context(&batch.journal, batch.seq);
+        let sealer = &self.merger.sealer;
+        let plain = sealer
+            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .map_err(|error| refused(error.to_string()))?;
+        let mut frontier = self.known.heard.get(&number).cloned().unwrap_or_default();
+        for (device, seq) in &batch.frontier_delta {
+            if let Some(of) = self.known.numbers.get(device) {
+                frontier.insert(*of, *seq);
+                self.commit.merged.heard.push((number, *of, *seq));
+            }
+        }
+        self.known.heard.insert(number, frontier.clone());
+        let ops = self.decode(&plain).map_err(|error| refused(error.to_string()))?;
+        if ops.len() != batch.count as usize {
+            return Err(refused(format!("it says {} ops and holds {}", batch.count, ops.len())));
+        }
+        for (index, op) in ops.into_iter().enumerate() {
+            let offset = index as u64;
+            let id = OpId::new(number, batch.seq + offset);
+            let key = Key { hlc: Hlc(batch.hlc.0 + offset), device: batch.journal };
+            self.fold_op(&Stamp { id, key, frontier: &frontier }, op)?;
+        }
+        let last = batch.seq + u64::from(batch.count) - 1;
+        self.known.folded.insert(number, last);
+        self.commit.merged.folded.push((number, last));
+        Ok(())
+    }
+
+    /// Ops in local form. A device that a `Role` names for the first time gets a journal here.
+    fn decode(&mut self, plain: &[u8]) -> Result<Vec<Op>, crate::codec::CodecError> {
+        let fresh = std::cell::RefCell::new(Vec::new());
+        let known = &self.known.numbers;
+        let first = self.known.devices.len();
+        let ops = decode_ops(plain, |device| {
+            known.get(device).copied().or_else(|| {
+                let mut fresh = fresh.borrow_mut();
+                let index = fresh.iter().position(|new| new == device).unwrap_or_else(|| {
+                    fresh.push(*device);
+                    fresh.len() - 1
+                });
+                u16::try_from(first + index).ok()
+            })
+        })?;
+        for device in fresh.into_inner() {
+            self.add_journal(device);
+        }
+        Ok(ops)
+    }
+
+    fn add_journal(&mut self, device: DeviceId) {
+        let number = u16::try_from(self.known.devices.len()).expect("decode has checked");
+        self.known.devices.push(device);
+        self.known.numbers.insert(device, number);
+        self.known.chains.insert(number, Chain::new(device));
+        self.commit.merged.journals.push((number, device));
+    }
+
+    fn fold_op(&mut self, stamp: &Stamp<'_>, op: Op) -> Result<(), MergeError> {
+        let body = match &op {
+            Op::Role { journal, role } => Some(MemberChange::Role(*journal, *role)),
+            Op::Cut { last, .. } => Some(MemberChange::Cut(*last)),
+            _ => None,
+        };
+        if let Some(body) = body {
+            let (id, key, frontier) = (stamp.id, stamp.key, stamp.frontier.clone());
+            let member = MemberOp { id, key, frontier, body };
+            self.known.member_ops.push(member.clone());
+            self.known.members = self.known.members.refolded(&self.known.member_ops);
+            self.commit.merged.members.push(member);
+        }
+        let heard = Heard { folding: self, failing: Failing::default() };
+        let verdict = judge(&self.known.members, &heard, stamp, &op);
+        heard.failing.into_result()?;
+        if verdict != Verdict::Stands {
+            tracing::warn!("op {:?} does not count: {verdict:?}", stamp.id);
+            let made = Made::by(&op).map_or(0, made_bits);
+            self.voids.insert(stamp.id, made);
+            self.commit.merged.voids.push((stamp.id, made));
+            pass_over(&mut self.state);
+            return Ok(());
+        }
+        fold(&mut self.state, stamp, &op)?;
+        self.keep(stamp, op)
+    }
+
+    /// Notes what the view needs beside the merge's own records.
+    fn keep(&mut self, stamp: &Stamp<'_>, op: Op) -> Result<(), MergeError> {
+        match op {
+            Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
+            Op::Write { file, size_bytes, content, mtime, interim, .. } => {
+                let (own, id) = (self.merger.own, VersionId(stamp.id));
+                let is_own = stamp.id.journal() == own;
+                if is_own && self.merger.store.version(file, id)?.is_some() {
+                    return Ok(());
+                }
+                match &content {
+                    Content::Chunk(chunk) if !is_own => self.want(chunk, false)?,
+                    Content::Manifest(root) if !is_own => self.want(root, true)?,
+                    _ => {}
+                }
+                let hlc = stamp.key.hlc;
+                let record = VersionRecord { hlc, size_bytes, mtime, content, interim };
+                self.versions.insert(id, self.commit.versions_put.len());
+                self.commit.versions_put.push((file, id, record));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, chunk: &crate::types::ChunkRef, is_node: bool) -> Result<(), MergeError> {
+        if is_node || !self.merger.store.has_chunk(&chunk.id)? {
+            let wanted = Wanted { chunk: chunk.clone(), is_node };
+            self.commit.merged.wanted.push((chunk.id, Some(wanted)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, now: Timestamp) -> Result<Round, MergeError> {
+        let view = view::change(&mut self, now)?;
+        let (changed, moves) = self.state.into_changed();
+        let rows = &mut self.commit.merged;
+        rows.entries.extend(changed.entries);
+        rows.inodes.extend(changed.inodes);
+        let versions = changed.versions.into_iter();
+        rows.versions.extend(versions.map(|((file, id), version)| (file, id, version)));
+        if !Arc::ptr_eq(&self.known.moves, &moves) {
+            rows.moves = moved(&self.known.moves, &moves);
+            self.known.moves = moves;
+        }
+        Ok(Round { commit: self.commit, view, known: self.known })
+    }
+}
+
+/// The lines of the log that differ.
+fn moved(before: &[Move], after: &[Move]) -> Vec<(OpId, Option<Move>)> {
+    let mut old: HashMap<OpId, &Move> = before.iter().map(|line| (line.to.op.0, line)).collect();
+    let mut rows = Vec::new();
+    for line in after {
+        let op = line.to.op.0;
+        if old.remove(&op) != Some(line) {
+            rows.push((op, Some(line.clone())));
+        }
+    }
+    rows.extend(old.into_keys().map(|op| (op, None)));
+    rows
+}
+
+fn made_bits(made: Made) -> u8 {
+    1 | u8::from(made.is_directory) << 1 | u8::from(made.is_inode) << 2
+}
+
+/// What of the delivered ops the judge asks for.
+struct Heard<'a, 'b> {
+    folding: &'a Folding<'b>,
+    failing: Failing,
+}
+
+impl Heard<'_, '_> {
+    fn void(&self, op: OpId) -> Option<u8> {
+        match self.folding.voids.get(&op) {
+            Some(made) => Some(*made),
+            None => self.failing.get(self.folding.merger.store.void(op)).flatten(),
+        }
+    }
+}
+
+impl Delivered for Heard<'_, '_> {
+    fn made(&self, op: OpId) -> Option<Made> {
+        let entry = self.failing.get(self.folding.state.entry(EntryId(op))).flatten();
+        if let Some(entry) = entry {
+            let is_inode = entry.inode.0 == op;
+            return Some(Made { is_directory: entry.is_directory, is_inode });
+        }
+        let bits = self.void(op).filter(|bits| bits & 1 != 0)?;
+        Some(Made { is_directory: bits & 2 != 0, is_inode: bits & 4 != 0 })
+    }
+
+    fn is_void(&self, op: OpId) -> bool {
+        self.void(op).is_some()
+    }
+
+    /// The chain holds each journal's clock, and a batch whose clock is not above what its author
+    /// had heard is refused: so no op's past reaches above it.
+    fn reach(&self, _: OpId) -> Option<Key> {
+        None
+    }
+}
