@@ -124,6 +124,10 @@ pub struct ShareOptions {
     pub relays: Vec<String>,
     /// Find and be found on the local network.
     pub lan_discovery: bool,
+    /// Chunk requests under way at once; none: the default.
+    pub max_concurrent_ops: Option<usize>,
+    /// Chunks in one request; none: the default.
+    pub batch_size: Option<usize>,
 }
 
 /// Replication beside a mount. Cheap to clone.
@@ -222,12 +226,17 @@ impl Inner {
         let seed = Workspace::device_seed(&self.dir, &env)?;
         let known = NetState::read(&self.dir);
         let start = |bind: Vec<SocketAddr>| {
+            let default = SyncConfig::default();
             let config = SyncConfig {
                 bind,
                 relays: self.options.relays.clone(),
                 peers: known.members(),
                 lan_discovery: self.options.lan_discovery,
-                ..SyncConfig::default()
+                max_concurrent_ops: self
+                    .options
+                    .max_concurrent_ops
+                    .unwrap_or(default.max_concurrent_ops),
+                batch_size: self.options.batch_size.unwrap_or(default.batch_size),
             };
             let replica = Arc::clone(self.fs.replica());
             SyncThread::start(&config, &seed, &env, replica)

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use self::node::{Child, Entries, LEVELS_MAX, NODE_BYTES_MAX, NODE_ENTRIES_MIN};
 use super::{ChunkError, SealedChunk, Sealer};
-use crate::types::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
+use crate::types::limits::FILE_BYTES_MAX;
 use crate::types::{ChunkId, ChunkRef};
 
 /// Items of one manifest that a reader accepts: 64 TiB in chunks of 1 MiB. A test's hostile tree is
@@ -51,23 +51,16 @@ impl SizeClass {
         [Self::Small, Self::Medium].into_iter().find(fits).unwrap_or(Self::Large)
     }
 
-    /// A chunk's mean length.
-    pub fn average_bytes(self) -> usize {
-        match self {
+    /// How long its chunks are where none may be longer than `chunk_bytes_max` (`chunk_size`).
+    pub fn lengths(self, chunk_bytes_max: usize) -> ChunkLengths {
+        let average_bytes = match self {
             Self::Small => 64 << 10,
             Self::Medium => 256 << 10,
             Self::Large => 1 << 20,
-        }
-    }
-
-    /// A chunk is at least this long, unless a hole, the end or old content cuts it.
-    pub fn min_bytes(self) -> usize {
-        self.average_bytes() / 4
-    }
-
-    /// No chunk is longer.
-    pub fn max_bytes(self) -> usize {
-        (self.average_bytes() * 4).min(CHUNK_BYTES_MAX)
+        };
+        let average_bytes = average_bytes.min(chunk_bytes_max / 4);
+        let (min_bytes, max_bytes) = (average_bytes / 4, average_bytes * 4);
+        ChunkLengths { min_bytes, average_bytes, max_bytes }
     }
 
     /// The smallest and the largest file that begins in this class.
@@ -78,6 +71,17 @@ impl SizeClass {
             Self::Large => (1 << 30, FILE_BYTES_MAX),
         }
     }
+}
+
+/// How long chunks are cut, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkLengths {
+    /// A chunk is at least this long, unless a hole, the end or old content cuts it.
+    pub min_bytes: usize,
+    /// The mean.
+    pub average_bytes: usize,
+    /// No chunk is longer.
+    pub max_bytes: usize,
 }
 
 /// One piece of a file.

@@ -12,7 +12,7 @@ mod rebuild;
 mod seal;
 
 pub use extents::{Extent, ExtentMap};
-pub use manifest::{Item, Manifest, SizeClass};
+pub use manifest::{ChunkLengths, Item, Manifest, SizeClass};
 pub use read::{read_range, seek_data, seek_hole};
 pub use rebuild::rebuild;
 pub use seal::{SealedChunk, Sealer, WorkspaceSecret};

@@ -48,6 +48,7 @@ pub fn rebuild<E>(
 ) -> Result<Manifest, E> {
     let size_class = SizeClass::for_file(size_bytes, previous_class(base, overlay));
     let keep_base = base.size_class() == size_class;
+    let lengths = size_class.lengths(sealer.chunk_bytes_max());
     let view = View { base, overlay, size_bytes, keep_base };
     let mut rebuild = Rebuild {
         view,
@@ -55,10 +56,10 @@ pub fn rebuild<E>(
         open,
         emit,
         opened: None,
-        cutter: Cutter::new(size_class),
+        cutter: Cutter::new(lengths),
         at: 0,
         unchanged_bytes: 0,
-        average_bytes: size_class.average_bytes() as u64,
+        average_bytes: lengths.average_bytes as u64,
         done: Manifest::empty(size_class),
     };
     while rebuild.at < size_bytes {

@@ -3,11 +3,13 @@
 //! The key comes from what is encrypted (the compressed bytes, not the plain ones: two builds of
 //! the compressor may differ, and one key must never seal two texts), so a nonce of zeros is safe.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ChunkError;
-use crate::types::limits::CHUNK_BYTES_MAX;
+use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN};
 use crate::types::{ChunkId, ChunkKey, ChunkRef};
 
 const FORMAT: u8 = 1;
@@ -31,6 +33,7 @@ pub struct WorkspaceSecret(pub [u8; 32]);
 pub struct Sealer {
     keys: Option<Keys>,
     compress: bool,
+    chunk_bytes_max: AtomicUsize,
 }
 
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -55,7 +58,19 @@ impl Sealer {
             chunk: blake3::derive_key("tidefs 2026-11 chunk keys", &secret.0),
             record: blake3::derive_key("tidefs 2026-11 record keys", &secret.0),
         });
-        Self { keys, compress }
+        Self { keys, compress, chunk_bytes_max: AtomicUsize::new(CHUNK_BYTES_MAX) }
+    }
+
+    /// New content is cut into chunks of at most this many bytes.
+    pub fn chunk_bytes_max(&self) -> usize {
+        self.chunk_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// New content is to be cut into chunks of at most `bytes`, within what the format allows. What
+    /// is stored stays as it is.
+    pub fn set_chunk_bytes_max(&self, bytes: usize) {
+        let bytes = bytes.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        self.chunk_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Seals at most [`CHUNK_BYTES_MAX`] bytes.

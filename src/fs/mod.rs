@@ -38,6 +38,7 @@ use crate::engine::{
 };
 use crate::env::Env;
 use crate::store::Store;
+use crate::types::limits::CHUNK_BYTES_MAX;
 use crate::types::{ChunkId, ConflictResolution, Ino, Name, Role, Timestamp};
 use cache::ChunkCache;
 use load::{Loaded, Miss};
@@ -85,6 +86,8 @@ pub struct Options {
     pub memory_bytes_max: u64,
     /// What becomes of files that were changed on two devices apart.
     pub conflict_resolution: ConflictResolution,
+    /// New content is cut into chunks of at most this many bytes (`chunk_size`).
+    pub chunk_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -93,6 +96,7 @@ impl Default for Options {
             read_only: false,
             memory_bytes_max: 512 << 20,
             conflict_resolution: ConflictResolution::default(),
+            chunk_bytes_max: CHUNK_BYTES_MAX,
         }
     }
 }
@@ -199,6 +203,7 @@ impl Filesystem {
         ) -> Result<CommitThread, EngineError>,
     ) -> Result<Self, EngineError> {
         workspace.set_conflicts(options.conflict_resolution);
+        workspace.sealer.set_chunk_bytes_max(options.chunk_bytes_max);
         let memory = options.memory_bytes_max;
         let pending = PendingOps::new(workspace.journal_number(), workspace.next_seq());
         let live_nodes = workspace.store.live_nodes()?;

@@ -13,8 +13,10 @@ pub const FILE_BYTES_MAX: u64 = (1 << 63) - 1;
 /// Hard links to one file, as ext4. A directory holds any number of others, as there.
 pub const LINKS_MAX: u32 = 65_000;
 
-/// A chunk's plain bytes (`chunk_size`).
+/// A chunk's plain bytes, and the default of `chunk_size`.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// The least that `chunk_size` may be.
+pub const CHUNK_BYTES_MIN: usize = 256 << 10;
 /// A chunk's sealed bytes: plain, a header and a tag.
 pub const SEALED_BYTES_MAX: usize = CHUNK_BYTES_MAX + 64;
 /// Content up to this travels inside its op.
@@ -70,7 +72,13 @@ pub const RELAY_URL_BYTES_MAX: usize = 256;
 pub const PEER_NOTES_MAX: usize = 1024;
 /// Chunks that one `Offer` frame tells of.
 pub const OFFER_CHUNKS_MAX: usize = 4096;
-/// Chunks that one request names.
+/// Chunk requests under way at once, by default and at most (`max_concurrent_ops`).
+pub const CONCURRENT_OPS_DEFAULT: usize = 10;
+/// See [`CONCURRENT_OPS_DEFAULT`].
+pub const CONCURRENT_OPS_MAX: usize = 256;
+/// Chunks that one request names by default (`batch_size`).
+pub const BATCH_SIZE_DEFAULT: usize = 50;
+/// Chunks that one request names at most.
 pub const REQUEST_CHUNKS_MAX: usize = 256;
 /// A request's answer ends with the chunk that makes it this long; the rest is asked for anew.
 pub const ANSWER_BYTES: usize = 1 << 20;

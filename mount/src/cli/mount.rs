@@ -11,6 +11,7 @@ use rustix::mount::MountFlags;
 use tidefs::engine::{NewWorkspace, Workspace};
 use tidefs::env::Env;
 use tidefs::fs::{Filesystem, Wait};
+use tidefs::types::limits::CHUNK_BYTES_MAX;
 use tidefs::types::{ConflictResolution, Role};
 use tidefs_mount::session::{MountOptions, Session, Unmounter};
 use tidefs_mount::share::Share;
@@ -42,7 +43,9 @@ pub struct MountArgs {
     #[arg(short, long)]
     foreground: bool,
     /// Options as `mount(8)` has them: `allow_other`, `ro`, `noatime`, …; to meet other devices:
-    /// `listen=ADDRESS:PORT`, `lan` (look for them on the local network), `relay=URL` (of yours)
+    /// `listen=ADDRESS:PORT`, `lan` (look for them on the local network), `relay=URL` (of yours);
+    /// `chunk_size=` (the longest that new content is cut, 4M); when content is fetched,
+    /// `max_concurrent_ops=` (requests at once, 10) and `batch_size=` (chunks in each, 50)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Make the workspace without encryption (when it is made)
@@ -299,6 +302,7 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
         read_only: plan.options.mount.read_only,
         memory_bytes_max: plan.memory_bytes,
         conflict_resolution: plan.conflict_resolution,
+        chunk_bytes_max: plan.options.chunk_bytes_max.unwrap_or(CHUNK_BYTES_MAX),
     };
     let mut waited = Duration::ZERO;
     loop {

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use tidefs::types::ConflictResolution;
+use tidefs::types::limits::{
+    CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CONCURRENT_OPS_MAX, REQUEST_CHUNKS_MAX,
+};
 use tidefs_mount::session::MountOptions;
 use tidefs_mount::share::ShareOptions;
 
@@ -51,6 +54,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// `max_memory_mb=`.
     pub max_memory_mb: Option<u64>,
+    /// `chunk_size=`, in bytes.
+    pub chunk_bytes_max: Option<usize>,
     /// `conflict_resolution=`.
     pub conflict_resolution: Option<ConflictResolution>,
     /// `listen=`, `relay=` and `lan`.
@@ -76,6 +81,13 @@ pub fn parse(given: &[String]) -> anyhow::Result<Options> {
                 let mib = mib.parse().with_context(|| format!("max_memory_mb={mib}"))?;
                 options.max_memory_mb = Some(mib);
             }
+            Some(("chunk_size", size)) => options.chunk_bytes_max = Some(chunk_size(size)?),
+            Some((key @ "max_concurrent_ops", count)) => {
+                options.share.max_concurrent_ops = Some(within(key, count, CONCURRENT_OPS_MAX)?);
+            }
+            Some((key @ "batch_size", count)) => {
+                options.share.batch_size = Some(within(key, count, REQUEST_CHUNKS_MAX)?);
+            }
             Some(("conflict_resolution", way)) => {
                 let way = way.parse().map_err(anyhow::Error::msg)?;
                 options.conflict_resolution = Some(way);
@@ -93,6 +105,34 @@ pub fn parse(given: &[String]) -> anyhow::Result<Options> {
     Ok(options)
 }
 
+/// A count from 1 up to `max`.
+fn within(key: &str, count: &str, max: usize) -> anyhow::Result<usize> {
+    match count.parse() {
+        Ok(count) if (1..=max).contains(&count) => Ok(count),
+        _ => bail!("{key}={count}: give a number from 1 to {max}"),
+    }
+}
+
+/// Bytes, or with K, KiB, M or MiB behind.
+fn chunk_size(size: &str) -> anyhow::Result<usize> {
+    let number = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_bytes = match &size[number.len()..] {
+        "" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        _ => 0,
+    };
+    let bytes = number.parse().ok().and_then(|number: usize| number.checked_mul(unit_bytes));
+    match bytes {
+        Some(bytes) if (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => bail!(
+            "chunk_size={size}: give {} KiB to {} MiB, as 1M or 262144",
+            CHUNK_BYTES_MIN >> 10,
+            CHUNK_BYTES_MAX >> 20
+        ),
+    }
+}
+
 fn set_flag(options: &mut Options, option: &str) -> anyhow::Result<()> {
     match option {
         "allow_other" => options.mount.allow_other = true,
@@ -108,7 +148,7 @@ fn set_flag(options: &mut Options, option: &str) -> anyhow::Result<()> {
         _ if IGNORED.contains(&option) => {}
         _ => bail!(
             "unknown option `-o {option}`; known: allow_other, ro, rw, remount, fsname=, workspace=, state=, \
-             max_memory_mb=, conflict_resolution=, no_encryption, no_compression, listen=, relay=, lan, {}, {}",
+             max_memory_mb=, chunk_size=, max_concurrent_ops=, batch_size=, conflict_resolution=, no_encryption, no_compression, listen=, relay=, lan, {}, {}",
             KERNEL.join(", "),
             IGNORED.join(", ")
         ),
@@ -168,6 +208,26 @@ mod tests {
         assert!(options.mount.allow_other && options.mount.read_only);
         assert_eq!(options.mount.options, ["noatime"]);
         assert_eq!(options.max_memory_mb, Some(64));
+    }
+
+    #[test]
+    fn what_is_beyond_its_bound_is_refused_with_the_bound() {
+        let given = "chunk_size=1M,max_concurrent_ops=3,batch_size=7".to_owned();
+        let options = parse(&[given]).expect("in range");
+        assert_eq!(options.chunk_bytes_max, Some(1 << 20));
+        assert_eq!(options.share.max_concurrent_ops, Some(3));
+        assert_eq!(options.share.batch_size, Some(7));
+        for (bad, bound) in [
+            ("chunk_size=8M", "4 MiB"),
+            ("chunk_size=1K", "256 KiB"),
+            ("chunk_size=1T", "256 KiB"),
+            ("chunk_size=99999999999999999999M", "256 KiB"),
+            ("max_concurrent_ops=0", "256"),
+            ("batch_size=x", "256"),
+        ] {
+            let error = parse(&[bad.to_owned()]).expect_err(bad).to_string();
+            assert!(error.contains(bad) && error.contains(bound), "{error}");
+        }
     }
 
     #[test]

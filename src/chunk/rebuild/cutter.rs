@@ -2,11 +2,11 @@
 
 use fastcdc::v2020::{self, Normalization};
 
-use crate::chunk::SizeClass;
+use crate::chunk::ChunkLengths;
 
 /// A window over the stream, from the last cut to what was fed.
 pub struct Cutter {
-    size_class: SizeClass,
+    lengths: ChunkLengths,
     mask_s: u64,
     mask_l: u64,
     buffer: Vec<u8>,
@@ -15,10 +15,9 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    pub fn new(size_class: SizeClass) -> Self {
-        let (mask_s, mask_l) =
-            v2020::select_masks(size_class.average_bytes(), Normalization::Level1);
-        Self { size_class, mask_s, mask_l, buffer: Vec::new(), start: 0 }
+    pub fn new(lengths: ChunkLengths) -> Self {
+        let (mask_s, mask_l) = v2020::select_masks(lengths.average_bytes, Normalization::Level1);
+        Self { lengths, mask_s, mask_l, buffer: Vec::new(), start: 0 }
     }
 
     /// Bytes since the last cut.
@@ -34,7 +33,7 @@ impl Cutter {
 
     /// Does the window hold a longest chunk, so that a cut is certain?
     pub fn is_full(&self) -> bool {
-        self.len() >= self.size_class.max_bytes()
+        self.len() >= self.lengths.max_bytes
     }
 
     /// Adds bytes.
@@ -75,12 +74,12 @@ impl Cutter {
     }
 
     fn next_cut(&self) -> usize {
-        let class = self.size_class;
+        let lengths = self.lengths;
         let (_, len) = v2020::cut(
             &self.buffer[self.start..],
-            class.min_bytes(),
-            class.average_bytes(),
-            class.max_bytes(),
+            lengths.min_bytes,
+            lengths.average_bytes,
+            lengths.max_bytes,
             self.mask_s,
             self.mask_l,
             self.mask_s << 1,

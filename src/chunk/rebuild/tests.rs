@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rand::rngs::SmallRng;
@@ -6,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::chunk::manifest::kit::{Chunks, noise};
 use crate::chunk::{seek_data, seek_hole};
-use crate::types::limits::CHUNK_BYTES_MAX;
+use crate::types::ChunkId;
+use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -343,9 +345,49 @@ fn a_chunk_that_is_shorter_than_one_of_its_references_says_reads_as_zeros_behind
 }
 
 #[test]
+fn no_chunk_is_longer_than_the_workspace_wants_and_files_cut_otherwise_before_stay_whole() {
+    let sealer = Sealer::new(None, false);
+    let bytes = noise(11, 3 << 20);
+    let mut stored: HashMap<ChunkId, Vec<u8>> = HashMap::new();
+    let mut base = Manifest::default();
+    let mut overlay = written(0, &bytes);
+    let mut longest = Vec::new();
+    for chunk_bytes_max in [CHUNK_BYTES_MAX, CHUNK_BYTES_MIN] {
+        sealer.set_chunk_bytes_max(chunk_bytes_max);
+        let mut fresh = 0;
+        let mut sealed = Vec::new();
+        let known = stored.clone();
+        let mut open = |chunk: &ChunkRef| -> Result<Arc<[u8]>, ()> {
+            Ok(sealer.open(chunk, &known[&chunk.id]).expect("sealed here").into())
+        };
+        let mut emit = |chunk: SealedChunk| {
+            fresh = fresh.max(chunk.chunk.plain_bytes as usize);
+            sealed.push((chunk.chunk.id, chunk.bytes));
+            Ok(())
+        };
+        let size = 2 << 30;
+        base = rebuild(&base, &overlay, size, &sealer, &mut open, &mut emit).expect("no error");
+        assert!(fresh <= chunk_bytes_max, "{fresh} bytes in a chunk of {chunk_bytes_max}");
+        longest.push(fresh);
+        stored.extend(sealed);
+        overlay = written(512 << 10, &bytes[..1 << 20]);
+    }
+    assert!(longest[0] > CHUNK_BYTES_MIN, "the first way cuts longer chunks: {longest:?}");
+    let mut open = |chunk: &ChunkRef| -> Result<Arc<[u8]>, ()> {
+        Ok(sealer.open(chunk, &stored[&chunk.id]).expect("sealed here").into())
+    };
+    let none = ExtentMap::default();
+    let read = crate::chunk::read_range(&base, &[&none], 0, 3 << 20, 2 << 30, &mut open);
+    let mut expected = bytes.clone();
+    expected.copy_within(..1 << 20, 512 << 10);
+    assert!(read.expect("no error") == expected);
+}
+
+#[test]
 fn the_cutter_holds_a_few_chunks_however_long_the_stream() {
     for class in [SizeClass::Small, SizeClass::Large] {
-        let mut cutter = Cutter::new(class);
+        let lengths = class.lengths(CHUNK_BYTES_MAX);
+        let mut cutter = Cutter::new(lengths);
         let bytes = noise(7, 1 << 20);
         let mut cut_bytes = 0;
         for _ in 0..48 {
@@ -353,7 +395,7 @@ fn the_cutter_holds_a_few_chunks_however_long_the_stream() {
             while cutter.is_full() {
                 cut_bytes += cutter.cut().expect("a full window has a cut").len();
             }
-            assert!(cutter.capacity() <= 4 * class.max_bytes() + 4 * STEP_BYTES);
+            assert!(cutter.capacity() <= 4 * lengths.max_bytes + 4 * STEP_BYTES);
         }
         assert_eq!(cut_bytes + cutter.len(), 48 << 20);
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::net::{NetConfig, NetError};
+use crate::types::limits::{BATCH_SIZE_DEFAULT, CONCURRENT_OPS_DEFAULT};
 use crate::types::{Addresses, DeviceId, Refusal};
 
 /// How replication is set up.
@@ -28,8 +29,8 @@ impl Default for SyncConfig {
             bind: Vec::new(),
             relays: Vec::new(),
             peers: Vec::new(),
-            max_concurrent_ops: 10,
-            batch_size: 50,
+            max_concurrent_ops: CONCURRENT_OPS_DEFAULT,
+            batch_size: BATCH_SIZE_DEFAULT,
             lan_discovery: false,
         }
     }
