@@ -71,6 +71,66 @@ impl Both {
     }
 }
 
+/// What `tidefs conflicts` prints on the joined device.
+fn conflicts(both: &Both) -> String {
+    told(both.bob.dir.path(), &["conflicts", "there"]).expect("is told")
+}
+
+#[test]
+fn what_is_to_be_settled_is_listed_until_a_person_has_settled_it() {
+    let before = |root: &Path| {
+        fs::create_dir(root.join("letters")).expect("is made");
+        fs::write(root.join("letters/to eve"), "dear eve\n").expect("is written");
+    };
+    let Some(both) = Both::with(",conflict_resolution=Manual", before) else { return };
+    assert_eq!(conflicts(&both), "");
+    both.apart(
+        |root| {
+            fs::write(root.join("letters/to eve"), "by ada\n").expect("is written");
+            fs::write(root.join("new"), "ada's\n").expect("is written");
+        },
+        |root| {
+            fs::write(root.join("letters/to eve"), "by bob, later\n").expect("is written");
+            fs::write(root.join("new"), "bob's\n").expect("is written");
+        },
+    );
+    let _ = both.tree();
+    let listed = conflicts(&both);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines[0], "letters/to eve", "{listed}");
+    assert!(lines[1].contains("bob-laptop, 14 B  at the name"), "{listed}");
+    assert!(lines[2].contains("ada-desk, 7 B  letters/to eve (conflict, ada-desk, "), "{listed}");
+    assert_eq!(lines[3], "new", "{listed}");
+    assert!(lines[4].contains("another file of that name  new (conflict, "), "{listed}");
+    let status = told(both.bob.dir.path(), &["status", "there"]).expect("is told");
+    assert!(
+        status.contains("conflicts    1, shown by Manual; `tidefs conflicts` lists"),
+        "{status}"
+    );
+    let sibling = lines[2].split("7 B  ").last().expect("its path");
+    fs::remove_file(both.bob.point().join(sibling)).expect("is removed");
+    let other = lines[4].split("that name  ").last().expect("its path");
+    fs::rename(both.bob.point().join(other), both.bob.point().join("newer")).expect("is renamed");
+    both.bob.meet(&both.ada);
+    seen("nothing to settle", || conflicts(&both).is_empty());
+    both.finish();
+}
+
+#[test]
+fn what_is_hidden_is_listed_as_hidden_and_settled_by_the_next_write() {
+    let before = |root: &Path| fs::write(root.join("a"), "old\n").expect("is written");
+    let Some(both) = Both::with("", before) else { return };
+    let write = |root: &Path, text| fs::write(root.join("a"), text).expect("is written");
+    both.apart(|root| write(root, "by ada\n"), |root| write(root, "by bob\n"));
+    let _ = both.tree();
+    let listed = conflicts(&both);
+    assert!(listed.contains("ada-desk, 7 B  hidden") && listed.contains("KeepBoth"), "{listed}");
+    write(&both.bob.point(), "settled\n");
+    both.bob.meet(&both.ada);
+    seen("nothing to settle", || conflicts(&both).is_empty());
+    both.finish();
+}
+
 /// `x (conflict, ada, 2026-11-26 13.20).odt` is `x (conflict).odt`.
 fn generic(path: &str) -> String {
     match (path.find(" (conflict, "), path.rfind(')')) {

@@ -5,12 +5,14 @@
 //! that starts threads, and it joins each before the store closes.
 
 mod commit;
+mod conflicts;
 mod error;
 mod handle;
 mod invitations;
 mod journal;
 mod members;
 mod merger;
+mod paths;
 mod pending;
 mod published;
 mod replica;
@@ -20,6 +22,7 @@ mod verify;
 mod workspace;
 
 pub use commit::{Changes, CommitThread, DraftTarget, Source, StoredDraft, TakenDraft};
+pub use conflicts::{Conflict, ConflictVersion, conflicts};
 pub use error::{DeliverError, EngineError};
 pub use handle::{CommitHandle, Urgency};
 pub use invitations::Invitations;

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::journal::context;
+use super::paths::Paths;
 use super::{EngineError, OpenWorkspace};
 use crate::chunk::{Manifest, Sealer};
 use crate::codec::{decode_batch, decode_ops};
@@ -83,8 +84,6 @@ impl VerifyReport {
     }
 }
 
-/// Directories above a file, for its path in a report.
-const DEPTH_MAX: usize = 4096;
 const RESTORE: &str = "restore the file from a backup, or remove it";
 const REPAIR: &str = "run `tidefs verify --repair`";
 
@@ -97,7 +96,7 @@ struct Verifier<'a> {
     /// Chunks that do not read back, why, and whether a version was found that names them.
     damaged: HashMap<ChunkId, (String, bool)>,
     /// Where files with a damaged chunk stand.
-    paths: HashMap<FileId, String>,
+    paths: Paths,
     progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -115,12 +114,12 @@ pub fn verify(
     let mut workspace = OpenWorkspace::open(dir, env)?;
     let mut verifier = Verifier {
         store: workspace.store.clone(),
+        paths: Paths::new(workspace.store.clone()),
         writer: workspace.take_writer(),
         workspace,
         repair,
         report: VerifyReport::default(),
         damaged: HashMap::new(),
-        paths: HashMap::new(),
         progress,
     };
     verifier.database()?;
@@ -243,35 +242,9 @@ impl Verifier<'_> {
         Ok(found)
     }
 
-    /// Where a file stands, from the root on; of several names, one.
+    /// Where a file stands, as far as a damaged store can tell.
     fn path(&mut self, file: FileId) -> String {
-        if let Some(path) = self.paths.get(&file) {
-            return path.clone();
-        }
-        let path = match self.climb(file) {
-            Ok(Some(path)) => path,
-            Ok(None) | Err(_) => format!("file {}, which has no name now", file.packed()),
-        };
-        if self.paths.len() < PROBLEMS_MAX {
-            self.paths.insert(file, path.clone());
-        }
-        path
-    }
-
-    fn climb(&self, file: FileId) -> Result<Option<String>, StoreError> {
-        let mut ino = self.store.face(file)?;
-        let mut names = Vec::new();
-        while ino != Ino::ROOT {
-            let Some((parent, name)) = self.store.name_of(ino)? else { return Ok(None) };
-            names.push(name.to_string());
-            // A damaged store may hold a circle.
-            if names.len() > DEPTH_MAX {
-                return Ok(None);
-            }
-            ino = parent;
-        }
-        names.reverse();
-        Ok(Some(names.join("/")))
+        self.paths.of_file(file).unwrap_or_else(|_| format!("file {}", file.packed()))
     }
 
     fn tree(&mut self) -> Result<(), EngineError> {

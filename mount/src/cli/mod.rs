@@ -49,6 +49,8 @@ enum Command {
     Join(share::JoinArgs),
     /// List the devices that share a workspace
     Devices(share::DevicesArgs),
+    /// List the files that devices have changed apart and nobody has settled
+    Conflicts(report::ConflictsArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),
     /// Print completions for a shell
@@ -86,6 +88,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Invite(args) => share::invite(&args, &state()?),
         Command::Join(args) => share::join(&args, &state()?, cli.state.as_deref()),
         Command::Devices(args) => share::devices(&args, &state()?),
+        Command::Conflicts(args) => report::conflicts(&args, &state()?),
         Command::Export(args) => export::run(&args, &state()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidefs", &mut std::io::stdout());

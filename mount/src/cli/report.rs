@@ -1,4 +1,4 @@
-//! `tidefs status`, `list` and `verify`.
+//! `tidefs status`, `list`, `conflicts` and `verify`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,16 @@ pub struct StatusArgs {
 /// `tidefs list`'s arguments.
 #[derive(Args)]
 pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `tidefs conflicts`'s arguments.
+#[derive(Args)]
+pub struct ConflictsArgs {
+    /// A workspace's name or mount point [default: the only one]
+    workspace: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -86,7 +96,9 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
         HumanCount(status.counts.chunks),
         HumanBytes(status.counts.chunk_bytes)
     );
-    println!("conflicts    {}, shown by {}", status.conflicts, status.conflict_resolution);
+    let listed = if status.conflicts > 0 { "; `tidefs conflicts` lists them" } else { "" };
+    let how = status.conflict_resolution;
+    println!("conflicts    {}, shown by {how}{listed}", status.conflicts);
     println!("batches      {}", HumanCount(status.counts.batches));
     println!("encryption   {}", on_off(status.encryption));
     println!("compression  {}", on_off(status.compression));
@@ -116,6 +128,53 @@ pub fn list(args: &ListArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
         println!("{}\t{place}", row.name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lists what is to be settled, and how that is done.
+pub fn conflicts(args: &ConflictsArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
+    let name = state.find(args.workspace.as_deref())?;
+    let found = engine::conflicts(&state.workspace(&name)?, &Env::real())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for conflict in &found {
+        println!("{}", conflict.path);
+        for version in &conflict.versions {
+            let place = match &version.path {
+                Some(path) if *path == conflict.path => "at the name",
+                Some(path) => path,
+                None => "hidden",
+            };
+            println!(
+                "    {}  {}, {}  {place}",
+                utc(version.written_unix_s),
+                version.device,
+                HumanBytes(version.size_bytes)
+            );
+        }
+        for path in &conflict.beside {
+            println!("    another file of that name  {path}");
+        }
+    }
+    if found.iter().flat_map(|conflict| &conflict.versions).any(|it| it.path.is_none()) {
+        println!(
+            "What is hidden stands beside its file once the workspace is mounted with \
+             `-o conflict_resolution=KeepBoth`. The next write of a file settles it."
+        );
+    } else if !found.is_empty() {
+        println!(
+            "To settle: delete what is not wanted, rename what is to be a file of its own, or \
+             rename over the file what is to take its place."
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A time as conflict names have it.
+fn utc(unix_s: u64) -> String {
+    let second = i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    second.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%d %H.%M").to_string()
 }
 
 /// Verifies one workspace; fails if something is wrong that was not mended.
