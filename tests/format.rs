@@ -18,7 +18,7 @@ use tidefs::types::{
     Addresses, AttrChange, Batch, Blob, ChunkId, ChunkKey, ChunkRef, ChunkRequest, Content,
     DeviceId, EntryId, FileId, Frame, Frontier, Hlc, Ino, JoinRequest, Kind, Name, NodeRecord, Op,
     OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings, SharedSecret, Ticket,
-    Timestamp, Token, VersionId, VersionRecord, Welcome, WorkspaceId,
+    Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome, WorkspaceId,
 };
 
 fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -247,7 +247,12 @@ fn frames() -> Vec<Frame> {
     let request = JoinRequest { token: Token([5; 16]), name: "bob-laptop".into() };
     let note = PeerNote { device: DeviceId([1; 32]), connected: true, addresses: addresses() };
     vec![
-        Frame::Hello { workspace, frontier: frontier.clone(), life: 0x0123_4567_89ab_cdef },
+        Frame::Hello {
+            workspace,
+            frontier: frontier.clone(),
+            root: Some(TreeRoot([6; 32])),
+            life: 0x0123_4567_89ab_cdef,
+        },
         Frame::Join { workspace, request },
         Frame::Welcome(Welcome {
             settings: settings(),

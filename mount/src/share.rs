@@ -55,6 +55,8 @@ pub struct PeerState {
     pub has: BTreeMap<String, u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// It had heard the same changes, and showed another tree, when that was last compared.
+    pub diverged: bool,
 }
 
 /// The way that a connection's packets take.
@@ -315,5 +317,6 @@ fn peer_state(peer: PeerStatus, before: Option<&PeerState>) -> PeerState {
             .or(before.last_seen_unix_s),
         has: if has.is_empty() { before.has } else { has },
         last_error: peer.last_error,
+        diverged: peer.diverged,
     }
 }

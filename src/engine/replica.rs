@@ -1,6 +1,6 @@
 //! This device's workspace, as replication sees it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::env::Env;
 use crate::store::{Store, StoreError};
 use crate::types::{
     ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Ino, JoinRequest, Refusal, Role,
-    Settings, Welcome, WorkspaceId,
+    Settings, TreeRoot, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -170,6 +170,15 @@ impl Replica for LocalReplica {
 
     fn frontier(&self) -> Frontier {
         self.published.frontier().into_iter().filter(|(_, seq)| *seq > 0).collect()
+    }
+
+    fn tree_root(&self, at: &Frontier) -> Option<TreeRoot> {
+        let (root, folded) = self.store.tree_root().ok()?;
+        let devices: BTreeMap<u16, DeviceId> = self.store.journals().ok()?.into_iter().collect();
+        let folded = folded.into_iter().filter(|(_, seq)| *seq > 0);
+        let reached: Option<Frontier> =
+            folded.map(|(number, seq)| Some((*devices.get(&number)?, seq))).collect();
+        (reached? == *at).then_some(root)
     }
 
     fn batches(

@@ -11,7 +11,8 @@ use super::{Store, StoreError};
 use crate::codec::{decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
 use crate::types::{
-    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, FileId, Ino, Name, OpId, VersionId,
+    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, FileId, Ino, Name, OpId, TreeRoot,
+    VersionId,
 };
 
 /// What one commit changes of it, `None` for what goes.
@@ -41,6 +42,8 @@ pub struct MergedRows {
     pub crowded: Vec<(Ino, bool)>,
     /// How the view shows files with several heads, if that changed.
     pub conflicts: Option<ConflictResolution>,
+    /// The root of the tree, if that changed.
+    pub root: Option<TreeRoot>,
     /// Chunks that the tree names and that are not here (or now are).
     pub wanted: Vec<(ChunkId, Option<Wanted>)>,
 }
@@ -219,6 +222,28 @@ impl Store {
         })
     }
 
+    /// The root of the tree that the folded ops make, and how far each journal is folded: of one
+    /// moment.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn tree_root(&self) -> Result<(TreeRoot, Vec<(u16, u64)>), StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT journal, seq, (SELECT value FROM meta WHERE key = 'tree_root') FROM folded",
+            )?;
+            let (mut root, mut folded) = (TreeRoot::default(), Vec::new());
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                folded.push((row.get(0)?, unsigned(row, 1)?));
+                if let Some(bytes) = row.get::<_, Option<[u8; 32]>>(2)? {
+                    root = TreeRoot(bytes);
+                }
+            }
+            Ok((root, folded))
+        })
+    }
+
     /// How many files were changed on devices apart, and not settled since.
     ///
     /// # Errors
@@ -363,6 +388,7 @@ pub(super) fn put_merged(
 ) -> Result<(), StoreError> {
     put_known(transaction, rows)?;
     put_records(transaction, rows)?;
+    put_root(transaction, rows.root)?;
     put_faces(transaction, rows)
 }
 
@@ -448,6 +474,15 @@ fn put_records(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), S
             Some(line) => put.execute(params![signed(op.packed()), encode_merged(line)])?,
             None => remove.execute([signed(op.packed())])?,
         };
+    }
+    Ok(())
+}
+
+fn put_root(transaction: &Transaction<'_>, root: Option<TreeRoot>) -> Result<(), StoreError> {
+    if let Some(root) = root {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('tree_root', ?1)")?
+            .execute([root.0])?;
     }
     Ok(())
 }

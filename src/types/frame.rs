@@ -10,7 +10,7 @@ use super::limits::{
     ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX,
     REQUEST_CHUNKS_MAX,
 };
-use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, Welcome, WorkspaceId};
+use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId};
 
 /// The last seq heard of each journal, durable here.
 pub type Frontier = BTreeMap<DeviceId, u64>;
@@ -53,6 +53,8 @@ pub enum Frame {
         workspace: WorkspaceId,
         /// All that the sender has.
         frontier: Frontier,
+        /// The root of the tree that this makes there, if all of it is folded.
+        root: Option<TreeRoot>,
         /// Which process of the sender it is: drawn at random when that began.
         life: u64,
     },

@@ -16,6 +16,7 @@ mod op;
 mod pairing;
 mod record;
 mod time;
+mod tree_root;
 
 pub use blob::Blob;
 pub use conflict::ConflictResolution;
@@ -28,3 +29,4 @@ pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};
 pub use pairing::{JoinRequest, Refusal, SharedSecret, Ticket, Token, Welcome};
 pub use record::{Company, EntryRecord, NodeRecord, Part, Settings, Sibling, Twin, VersionRecord};
 pub use time::{Hlc, Timestamp};
+pub use tree_root::TreeRoot;

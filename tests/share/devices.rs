@@ -11,6 +11,7 @@ use tidefs::fs::{
 };
 use tidefs::types::{
     Addresses, ChunkId, ConflictResolution, DeviceId, DeviceName, Ino, JoinRequest, Kind, Role,
+    TreeRoot,
 };
 
 pub struct Device {
@@ -147,6 +148,12 @@ impl Device {
         self.sync();
         let replica = self.fs.replica();
         replica.deliver(&replica.device(), Vec::new(), Vec::new()).expect("a round");
+    }
+
+    /// What it compares with others.
+    pub fn tree_root(&self) -> Option<TreeRoot> {
+        let replica = self.fs.replica();
+        replica.tree_root(&replica.frontier())
     }
 
     /// Replicates on loopback; the caller ends it.

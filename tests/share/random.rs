@@ -39,6 +39,12 @@ pub fn run(seed: u64) {
         for device in &meeting[1..] {
             assert_eq!(device.tree(), first, "seed {seed}, round {round}");
         }
+        let roots: Vec<_> = meeting.iter().map(|device| device.tree_root()).collect();
+        assert!(roots[0].is_some(), "seed {seed}, round {round}: all is folded");
+        assert!(
+            roots.iter().all(|root| *root == roots[0]),
+            "seed {seed}, round {round}: {roots:?}"
+        );
     }
     exchange(&devices.each_ref());
     let first = devices[0].tree();

@@ -12,7 +12,7 @@ use tidefs::codec::{batch_span, decode_frame, decode_request, encode_frame, enco
 use tidefs::engine::sync::{Replica, ReplicaError, collect, fresh};
 use tidefs::sync::{CloseReason, ConnId, Input, Loss, Output, RequestId};
 use tidefs::types::limits::ANSWER_BYTES;
-use tidefs::types::{Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier};
+use tidefs::types::{Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier, TreeRoot};
 
 use super::device::Death;
 use super::faults::Fault;
@@ -196,10 +196,11 @@ impl World {
         let conn = self.count;
         let lives = [self.places[n].lives, self.places[to].lives];
         self.links.insert(conn, Link { ends: [n, to], lives, is_up: true, last_ms: [0; 2] });
-        let frontier = self.life(n).fs.replica().frontier();
-        let workspace = self.life(n).fs.replica().workspace();
+        let replica = self.life(n).fs.replica();
+        let (frontier, workspace) = (replica.frontier(), replica.workspace());
+        let root = replica.tree_root(&frontier);
         let life = u64::from(self.places[n].lives);
-        let hello = encode_frame(&Frame::Hello { workspace, frontier, life });
+        let hello = encode_frame(&Frame::Hello { workspace, frontier, root, life });
         self.send(conn, n, |bytes| Event::Accept(conn, bytes), hello);
         if self.may(Fault::Cut) {
             let at_ms = self.now_ms + self.random.random_range(0..8000);
@@ -246,11 +247,16 @@ impl World {
             let own = self.places[n].id;
             return self.soon_if(from, conn, Event::Input(Input::DialFailed(own, Loss::Refused)));
         }
-        let (frontier, life) = hello_of(hello);
+        let (frontier, root, life) = hello_of(hello);
         let told = replica.frontier();
+        let own_root = replica.tree_root(&told);
+        if let Some((root, own_root)) = root.zip(own_root).filter(|_| frontier == told) {
+            assert_eq!(root, own_root, "equal changes, other trees: {from} and {n}");
+        }
         let workspace = replica.workspace();
         let own_life = u64::from(self.places[n].lives);
-        let back = Frame::Hello { workspace, frontier: told.clone(), life: own_life };
+        let (frontier_told, root) = (told.clone(), own_root);
+        let back = Frame::Hello { workspace, frontier: frontier_told, root, life: own_life };
         let back = encode_frame(&back);
         let theirs = frontier.clone();
         self.send(conn, n, |bytes| Event::Welcome(conn, theirs, bytes), back);
@@ -264,7 +270,7 @@ impl World {
             return;
         }
         let peer = self.places[self.links[&conn].ends[1]].id;
-        let ((frontier, life), conn) = (hello_of(hello), ConnId(conn));
+        let ((frontier, _, life), conn) = (hello_of(hello), ConnId(conn));
         self.input(n, Input::Connected { conn, peer, dialled: true, frontier, told, life });
     }
 
@@ -503,9 +509,9 @@ impl World {
     }
 }
 
-fn hello_of(bytes: &[u8]) -> (Frontier, u64) {
+fn hello_of(bytes: &[u8]) -> (Frontier, Option<TreeRoot>, u64) {
     match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
-        Frame::Hello { frontier, life, .. } => (frontier, life),
+        Frame::Hello { frontier, root, life, .. } => (frontier, root, life),
         other => panic!("{other:?} is no Hello"),
     }
 }

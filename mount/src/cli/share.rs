@@ -247,6 +247,7 @@ struct Row {
     lag_s: Option<u64>,
     addresses: Addresses,
     last_error: Option<String>,
+    diverged: bool,
 }
 
 /// Lists the members that are known here.
@@ -308,6 +309,7 @@ fn row(
         lag_s: lag.map(|lag| lag.since.map_or(0, age_s)),
         addresses: peer.addresses,
         last_error: peer.last_error,
+        diverged: peer.diverged,
     })
 }
 
@@ -329,6 +331,9 @@ fn lag(row: &Row) -> String {
 }
 
 fn path(row: &Row) -> String {
+    if row.diverged {
+        return "SHOWS ANOTHER TREE, though it has heard the same: see the log".into();
+    }
     match (&row.path, &row.last_error) {
         (Some(Way { kind: WayKind::Direct, address }), _) => format!("direct, {address}"),
         (Some(Way { kind: WayKind::Relayed, address }), _) => format!("relayed, {address}"),

@@ -9,7 +9,7 @@ use super::view::{self};
 use super::{Known, MergeError, Merger, Round};
 use crate::codec::{decode_batch, decode_ops, encode_batch};
 use crate::keys::Chain;
-use crate::merge::{Delivered, Made, State, Verdict, fold, judge, pass_over};
+use crate::merge::{Delivered, Made, State, Verdict, bring_up, fold, judge, pass_over};
 use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
@@ -310,6 +310,10 @@ impl<'a> Folding<'a> {
 
     pub(super) fn finish(mut self, now: Timestamp) -> Result<Round, MergeError> {
         let view = view::change(&mut self, now)?;
+        let devices = &self.known.devices;
+        let mut root = self.known.root;
+        bring_up(&mut root, &self.state, |number| devices[usize::from(number)])?;
+        (self.known.root, self.commit.merged.root) = (root, Some(root));
         let (changed, moves) = self.state.into_changed();
         let rows = &mut self.commit.merged;
         rows.entries.extend(changed.entries);

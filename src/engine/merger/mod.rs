@@ -27,7 +27,9 @@ use crate::merge::Membership;
 use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
-use crate::types::{ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp};
+use crate::types::{
+    ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp, TreeRoot,
+};
 
 /// Why a peer's batches are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,7 @@ struct Known {
     member_ops: Vec<MemberOp>,
     members: Membership,
     moves: Arc<Vec<Move>>,
+    root: TreeRoot,
 }
 
 /// Merges journals.
@@ -115,7 +118,9 @@ impl Merger {
         moves.sort_by_key(|line| line.to.key);
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
-        let known = Known { chains, heard, folded, devices, numbers, member_ops, members, moves };
+        let (root, _) = store.tree_root()?;
+        let known =
+            Known { chains, heard, folded, devices, numbers, member_ops, members, moves, root };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
         Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })

@@ -12,7 +12,7 @@ use crate::codec::{Sender, batch_span};
 use crate::net::{CloseCode, FrameReader, FrameWriter, IncomingRequest, Link, NetError};
 use crate::sync::{ConnId, Input, Loss};
 use crate::types::limits::{ANSWER_BYTES, ANSWERS_MAX};
-use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier};
+use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier, TreeRoot, WorkspaceId};
 
 /// A request must be read, and its answer be taken, within this time.
 const ANSWER_TIME: Duration = Duration::from_mins(10);
@@ -50,9 +50,29 @@ pub(super) struct Up {
     pub writer: FrameWriter,
     pub reader: FrameReader,
     pub dialled: bool,
-    pub frontier: Frontier,
-    pub told: Frontier,
+    /// What the peer says it has, and what we told it.
+    pub heard: Tree,
+    pub told: Tree,
     pub life: u64,
+}
+
+/// How far a device has heard, and the root of the tree that this makes there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Tree {
+    pub frontier: Frontier,
+    pub root: Option<TreeRoot>,
+}
+
+impl Tree {
+    pub fn hello(&self, workspace: WorkspaceId, life: u64) -> Frame {
+        Frame::Hello { workspace, frontier: self.frontier.clone(), root: self.root, life }
+    }
+
+    /// Are the trees alike? `None` if that cannot be told: one has heard more than the other.
+    pub fn agrees(&self, other: &Self) -> Option<bool> {
+        let roots = self.root.zip(other.root).filter(|_| self.frontier == other.frontier);
+        roots.map(|(one, other)| one == other)
+    }
 }
 
 /// What the tasks of all connections share.

@@ -36,6 +36,7 @@ struct Seen {
     at: Option<Timestamp>,
     frontier: Frontier,
     error: Option<String>,
+    diverged: bool,
 }
 
 pub(super) struct Driver {
@@ -322,13 +323,14 @@ impl Driver {
         let (jobs, received) = mpsc::channel(1);
         self.conns.insert(conn, Conn { link: up.link.clone(), jobs });
         self.saw(conn);
+        self.compare(peer, &up);
         let seen = up.link.path().and_then(|path| path.socket);
         let connected = Input::Connected {
             conn,
             peer,
             dialled: up.dialled,
-            frontier: up.frontier.clone(),
-            told: up.told.clone(),
+            frontier: up.heard.frontier.clone(),
+            told: up.told.frontier.clone(),
             life: up.life,
         };
         self.tasks.spawn(connection::run(self.shared.clone(), conn, up, received));
@@ -337,6 +339,21 @@ impl Driver {
             let addresses = Addresses { sockets: vec![socket], relays: Vec::new() };
             self.feed(Input::PeerAddresses(peer, addresses));
         }
+    }
+
+    /// Devices that have heard the same changes must show the same tree.
+    fn compare(&mut self, peer: DeviceId, up: &Up) {
+        let Some(agrees) = up.told.agrees(&up.heard) else { return };
+        if !agrees {
+            tracing::error!(
+                "{peer} has heard the same changes and shows another tree ({:?}, here {:?}). \
+                 Nothing is lost; run `tidefs verify` on both devices, keep both as they are and \
+                 report it",
+                up.heard.root,
+                up.told.root
+            );
+        }
+        self.seen.entry(peer).or_default().diverged = !agrees;
     }
 
     fn saw(&mut self, conn: ConnId) {
@@ -431,6 +448,7 @@ impl Driver {
                 frontier: seen.map(|seen| seen.frontier.clone()).unwrap_or_default(),
                 last_seen: seen.and_then(|seen| seen.at),
                 last_error: seen.and_then(|seen| seen.error.clone()),
+                diverged: seen.is_some_and(|seen| seen.diverged),
             }
         };
         others.map(status).collect()

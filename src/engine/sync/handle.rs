@@ -41,6 +41,8 @@ pub struct PeerStatus {
     pub last_seen: Option<Timestamp>,
     /// Why the last connection, or the last dial, failed.
     pub last_error: Option<String>,
+    /// It had heard the same changes, and showed another tree, when that was last compared.
+    pub diverged: bool,
 }
 
 /// What is asked of the driver.

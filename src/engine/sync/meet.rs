@@ -7,13 +7,13 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::connection::{Event, Shared, Up};
+use super::connection::{Event, Shared, Tree, Up};
 use super::{ReplicaError, SyncError};
 use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
 use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
-use crate::types::{Addresses, DeviceId, Frame, Frontier, Refusal};
+use crate::types::{Addresses, DeviceId, Frame, Refusal};
 
 /// From the first packet to the answer to a greeting.
 const MEETING_TIME: Duration = Duration::from_secs(15);
@@ -52,17 +52,19 @@ async fn greet(
     peer: &DeviceId,
     addresses: &Addresses,
 ) -> Result<Up, SyncError> {
-    let (workspace, told) = (shared.replica.workspace(), own_frontier(shared).await?);
+    let workspace = shared.replica.workspace();
+    let told = own_tree(shared).await?;
     let link = net.dial(peer, addresses).await?;
     let (mut writer, mut reader) = link.open_control().await?;
-    let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
+    let hello = told.hello(workspace, shared.life);
     let answer = match writer.write(&hello).await {
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
     };
     match answer.map_err(|error| (error, &link)) {
-        Ok(Frame::Hello { workspace: theirs, frontier, life }) if theirs == workspace => {
-            Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
+        Ok(Frame::Hello { workspace: theirs, frontier, root, life }) if theirs == workspace => {
+            let heard = Tree { frontier, root };
+            Ok(Up { link, writer, reader, dialled: true, heard, told, life })
         }
         Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
         Ok(Frame::Refused(refusal)) => Err(refusal.into()),
@@ -82,9 +84,13 @@ pub(super) async fn reason(error: NetError, link: &Link) -> NetError {
     }
 }
 
-async fn own_frontier(shared: &Shared) -> Result<Frontier, SyncError> {
+async fn own_tree(shared: &Shared) -> Result<Tree, SyncError> {
     let replica = Arc::clone(&shared.replica);
-    spawn_blocking(move || replica.frontier()).await.map_err(|_| SyncError::Closed)
+    let tree = spawn_blocking(move || {
+        let frontier = replica.frontier();
+        Tree { root: replica.tree_root(&frontier), frontier }
+    });
+    tree.await.map_err(|_| SyncError::Closed)
 }
 
 /// Takes in connections until the endpoint closes.
@@ -130,11 +136,14 @@ async fn meet(
     }
     let (mut writer, mut reader) = link.accept_control().await?;
     match reader.read(Sender::Member).await? {
-        Frame::Hello { workspace, frontier, life } if workspace == shared.replica.workspace() => {
-            let told = own_frontier(shared).await?;
-            let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
+        Frame::Hello { workspace, frontier, root, life }
+            if workspace == shared.replica.workspace() =>
+        {
+            let told = own_tree(shared).await?;
+            let hello = told.hello(workspace, shared.life);
             writer.write(&hello).await?;
-            Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
+            let heard = Tree { frontier, root };
+            Ok(Some(Up { link, writer, reader, dialled: false, heard, told, life }))
         }
         Frame::Hello { .. } => {
             part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;

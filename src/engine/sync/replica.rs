@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::types::{ChunkId, DeviceId, Frontier, JoinRequest, Refusal, Welcome, WorkspaceId};
+use crate::types::{
+    ChunkId, DeviceId, Frontier, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
+};
 
 /// A workspace, as replication sees it. Calls may block for the disk; none is made from an async
 /// worker.
@@ -23,6 +25,11 @@ pub trait Replica: Send + Sync + 'static {
 
     /// How far each journal is here, durably.
     fn frontier(&self) -> Frontier;
+
+    /// The root of the tree at this frontier; `None` if not all of it is folded yet.
+    fn tree_root(&self, _at: &Frontier) -> Option<TreeRoot> {
+        None
+    }
 
     /// Encoded batches of a journal behind `after_seq`, oldest first, at least one if there is any,
     /// up to about `bytes_max`.
