@@ -442,3 +442,27 @@ fn a_reader_changes_nothing_until_it_is_made_a_writer() {
     ada.finish();
     bob.finish();
 }
+
+#[test]
+fn a_second_link_to_a_removed_file_that_still_shows_leaves_its_name_to_it_and_not_to_its_twin() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("x", b"old");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    // An edit that its remover has not seen outlives the removal, and a file of the same name and
+    // content is one row with it.
+    ada.write("x", b"new");
+    bob.unlink("x");
+    bob.write("x", b"new");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.link("x", "y");
+    let before = ada.tree();
+    ada.settle();
+    assert_eq!(ada.tree(), before);
+    exchange(&[&ada, &bob]);
+    assert_eq!((bob.tree(), ada.tree_root()), (before, bob.tree_root()));
+    ada.finish();
+    bob.finish();
+}

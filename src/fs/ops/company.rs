@@ -114,10 +114,12 @@ pub fn kept(tree: &mut Tree, ino: Ino) -> Result<Option<Kept>, Stop> {
 }
 
 impl Kept {
-    /// Places it again. It then no longer is the first to bear its name.
+    /// Places it again. It then no longer is the first to bear its name, so one that is its twin
+    /// there would show instead.
     pub fn apply(&self, tree: &mut Tree, now: Timestamp) {
         self.leaving.settle(tree, self.revival.parent, &self.revival.shown, now);
         self.revival.apply(tree);
+        drop_twins(tree, self.revival.ino, Some(self.revival.part.entry));
     }
 }
 
