@@ -10,7 +10,7 @@ use memory::{Memory, WORKSPACE};
 use tidefs::codec::{decode_ticket, encode_ticket};
 use tidefs::engine::sync::{SyncConfig, SyncError, SyncHandle, SyncThread, WantError, join};
 use tidefs::env::Env;
-use tidefs::types::{Addresses, ChunkId, Refusal, Role, Ticket, Token};
+use tidefs::types::{Addresses, ChunkId, Refusal, Role, Ticket, Token, TreeRoot};
 
 /// No test waits longer for anything.
 const BOUND: Duration = Duration::from_mins(1);
@@ -87,6 +87,31 @@ fn two_peers_end_with_the_same_and_then_hear_at_once_of_what_is_new() {
     assert_eq!(ada.refused() + bob.refused(), 0);
     bob_sync.finish();
     until("bob's leaving", || connected(&ada_sync) == 0);
+    ada_sync.finish();
+}
+
+#[test]
+fn a_peer_that_has_heard_the_same_and_shows_another_tree_is_told_of_and_an_equal_one_is_not() {
+    let (ada, bob) = pair();
+    ada.write(&[b"one"]);
+    let (right, wrong) = (TreeRoot([1; 32]), TreeRoot([2; 32]));
+    ada.shows(right);
+    bob.shows(wrong);
+    let ada_sync = start(&ada, &config(&[]));
+    let diverged = || ada_sync.peers().iter().any(|peer| peer.diverged);
+    let meet = |what| {
+        let bob_sync = start(&bob, &config(&[(&ada, &ada_sync)]));
+        until(what, || connected(&ada_sync) == 1 && are_in_step(&[&ada, &bob]));
+        let seen = diverged();
+        assert_eq!(bob_sync.peers()[0].diverged, seen);
+        bob_sync.finish();
+        until("bob's leaving", || connected(&ada_sync) == 0);
+        seen
+    };
+    assert!(!meet("the first meeting"), "they had not heard the same");
+    assert!(meet("the second meeting"), "they had");
+    bob.shows(right);
+    assert!(!meet("the third meeting"), "it is mended");
     ada_sync.finish();
 }
 

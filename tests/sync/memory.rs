@@ -10,7 +10,7 @@ use tidefs::engine::sync::{Replica, ReplicaError};
 use tidefs::keys::{Chain, DeviceKey};
 use tidefs::types::{
     ChunkId, DeviceId, Frontier, Hlc, JoinRequest, Refusal, Role, Settings, SharedSecret, Token,
-    Welcome, WorkspaceId,
+    TreeRoot, Welcome, WorkspaceId,
 };
 
 pub const WORKSPACE: WorkspaceId = WorkspaceId([7; 16]);
@@ -35,6 +35,7 @@ struct State {
     served: usize,
     serve_delay: Duration,
     refused: usize,
+    root: Option<TreeRoot>,
     /// Whether it has expired, and who has used it.
     invitations: HashMap<[u8; 16], (bool, Option<DeviceId>)>,
 }
@@ -68,6 +69,10 @@ impl Memory {
 
     pub fn invite(&self, token: &Token, expired: bool) {
         self.state().invitations.insert(token.0, (expired, None));
+    }
+
+    pub fn shows(&self, root: TreeRoot) {
+        self.state().root = Some(root);
     }
 
     pub fn serve_slowly(&self, delay: Duration) {
@@ -174,6 +179,10 @@ impl Replica for Memory {
         let state = self.state();
         let ends = state.chains.iter().map(|(device, chain)| (*device, chain.next_seq() - 1));
         ends.filter(|(_, seq)| *seq > 0).collect()
+    }
+
+    fn tree_root(&self, _: &Frontier) -> Option<TreeRoot> {
+        self.state().root
     }
 
     fn batches(
