@@ -51,6 +51,11 @@ impl Chain {
         chain
     }
 
+    /// Whose journal it is.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
     /// The number of the next op.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

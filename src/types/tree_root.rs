@@ -45,12 +45,18 @@ mod tests {
     #[test]
     fn equal_sets_have_equal_sums_however_they_came_about() {
         let (mut one, mut other) = (TreeRoot::default(), TreeRoot::default());
-        [b"a", b"b", b"c"].iter().for_each(|record| one.add(*record));
-        [b"c", b"d", b"a", b"b"].iter().for_each(|record| other.add(*record));
+        for record in [b"a", b"b", b"c"] {
+            one.add(record);
+        }
+        for record in [b"c", b"d", b"a", b"b"] {
+            other.add(record);
+        }
         assert_ne!(one, other);
         other.remove(b"d");
         assert_eq!(one, other);
-        [b"a", b"b", b"c"].iter().for_each(|record| one.remove(*record));
+        for record in [b"b", b"c", b"a"] {
+            one.remove(record);
+        }
         assert_eq!(one, TreeRoot::default());
     }
 }

@@ -2,6 +2,7 @@
 
 mod background;
 mod export;
+mod log;
 mod mount;
 mod options;
 mod report;
@@ -51,6 +52,8 @@ enum Command {
     Devices(share::DevicesArgs),
     /// List the files that devices have changed apart and nobody has settled
     Conflicts(report::ConflictsArgs),
+    /// Show who did what and when, from the signed journals
+    Log(log::LogArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),
     /// Print completions for a shell
@@ -89,6 +92,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Join(args) => share::join(&args, &state()?, cli.state.as_deref()),
         Command::Devices(args) => share::devices(&args, &state()?),
         Command::Conflicts(args) => report::conflicts(&args, &state()?),
+        Command::Log(args) => log::run(&args, &state()?),
         Command::Export(args) => export::run(&args, &state()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidefs", &mut std::io::stdout());

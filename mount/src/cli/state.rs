@@ -86,6 +86,21 @@ impl StateDir {
         }
     }
 
+    /// The workspace that `given` stands for, as [`StateDir::find`] has it, or in whose mount it lies;
+    /// then with the path below the mount point. It need not exist (any more).
+    pub fn find_below(&self, given: Option<&Path>) -> anyhow::Result<(String, Option<PathBuf>)> {
+        let found = self.find(given);
+        let Some(path) = given.filter(|_| found.is_err()) else { return Ok((found?, None)) };
+        let path = std::path::absolute(path)?;
+        for above in path.ancestors().skip(1) {
+            let at = |name: &&String| self.served(name).is_some_and(|served| served.is_at(above));
+            if let Some(name) = self.names().iter().find(at) {
+                return Ok((name.clone(), Some(path.strip_prefix(above)?.to_owned())));
+            }
+        }
+        bail!("{} is no workspace, and lies in no mounted one", path.display())
+    }
+
     /// The live process that serves a workspace.
     pub fn served(&self, name: &str) -> Option<Served> {
         read_served(&self.dir.join(name))
