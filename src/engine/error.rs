@@ -43,6 +43,16 @@ pub enum EngineError {
         /// Why.
         source: std::io::Error,
     },
+    /// A journal is not what its device signed.
+    #[error("the journal of {name} is broken at change {seq}: {why}; run `tidefs log verify`")]
+    Journal {
+        /// What the device is called.
+        name: String,
+        /// The first change that is not proven.
+        seq: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// An earlier failure: nothing is stored until the workspace is opened anew.
     #[error("{0}")]
     Latched(String),

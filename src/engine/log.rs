@@ -7,6 +7,7 @@
 mod wording;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use crate::env::Env;
 use crate::keys::Chain;
 use crate::store::Store;
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
-use crate::types::{Batch, DeviceId, DeviceNames, Hlc, Op, OpId};
+use crate::types::{Batch, DeviceId, DeviceNames, FileId, Hlc, Op, OpId, VersionId};
 use wording::Wording;
 
 /// One change, as its author signed it.
@@ -41,8 +42,43 @@ pub struct LogLine {
     pub path: Option<String>,
     /// The rest: from where, how long, which role.
     pub detail: String,
+    /// Of a write: the name of the version that it made.
+    pub version: Option<VersionName>,
+    /// What it was done to.
+    #[serde(skip)]
+    pub file: Option<FileId>,
     /// It was not allowed, or rests on what was not, and has no effect on any device.
     pub void: bool,
+}
+
+/// A version, by the op that made it: the first digits of its device's id, and the op's number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VersionName {
+    device: String,
+    /// The version, by this device's numbering.
+    pub id: VersionId,
+}
+
+impl VersionName {
+    /// Does this text name it? The device's digits may be cut short.
+    pub fn is(&self, text: &str) -> bool {
+        let parts = text.split_once('.');
+        parts.is_some_and(|(device, seq)| {
+            self.device.starts_with(device) && seq.parse() == Ok(self.id.0.seq())
+        })
+    }
+}
+
+impl fmt::Display for VersionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.device, self.id.0.seq())
+    }
+}
+
+impl Serialize for VersionName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// How a walk over the journals ended.
@@ -213,14 +249,19 @@ impl Walk {
             let id = OpId::new(number, seq);
             let void = self.store.void(id)?.is_some();
             let Some(said) = self.wording.say(id, &op, void) else { continue };
+            let device = batch.journal.to_string();
+            let version = matches!(op, Op::Write { .. })
+                .then(|| VersionName { device: device[..8].to_owned(), id: VersionId(id) });
             let line = LogLine {
                 unix_us: Hlc(batch.hlc.0 + index as u64).0,
-                device: batch.journal.to_string(),
+                device,
                 name: self.names.label(&batch.journal),
                 seq,
                 action: said.action,
                 path: said.path,
                 detail: said.detail,
+                version,
+                file: said.file,
                 void,
             };
             if tell(line).is_break() {

@@ -6,8 +6,10 @@
 
 mod commit;
 mod conflicts;
+mod content;
 mod error;
 mod handle;
+mod history;
 mod invitations;
 mod journal;
 mod log;
@@ -24,10 +26,12 @@ mod workspace;
 
 pub use commit::{Changes, CommitThread, DraftTarget, Source, StoredDraft, TakenDraft};
 pub use conflicts::{Conflict, ConflictVersion, conflicts};
+pub use content::{VersionContent, version_content};
 pub use error::{DeliverError, EngineError};
 pub use handle::{CommitHandle, Urgency};
+pub use history::{History, HistoryLine, VersionReader};
 pub use invitations::Invitations;
-pub use log::{LogEnd, LogLine, log};
+pub use log::{LogEnd, LogLine, VersionName, log};
 pub use members::{Lag, Member, Members, members};
 pub use merger::{MergeError, ViewChange};
 pub use pending::{PENDING_OPS_MAX, PendingOps, TakenOps};

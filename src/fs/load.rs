@@ -8,12 +8,10 @@ use super::body::Body;
 use super::dir::{DIR_NAMES_MAX, Dir, Entry};
 use super::tree::Tree;
 use super::{FsError, FsResult, Inner};
-use crate::chunk::{self, ExtentMap, Item, Manifest};
+use crate::chunk::{self, Item, Manifest};
+use crate::engine::{VersionContent, version_content};
 use crate::store::StoreError;
-use crate::types::{
-    ChunkId, ChunkRef, Content, EntryRecord, FileId, Ino, NameHash, NodeRecord, PatchData,
-    PatchExtent, VersionId, VersionRecord,
-};
+use crate::types::{ChunkId, ChunkRef, EntryRecord, FileId, Ino, NameHash, NodeRecord, VersionId};
 
 /// Names fetched at once from a directory too large to be held whole.
 pub const PAGE_NAMES: usize = 512;
@@ -163,57 +161,26 @@ impl Inner {
 
     fn fetch_body(&self, head: Option<(FileId, VersionId)>) -> FsResult<Body> {
         let Some((file, head)) = head else { return Ok(Body::new_empty()) };
-        let mut layers = Vec::new();
-        let mut at = head;
-        let (base, bottom) = loop {
-            let version = self.version(file, at)?;
-            match version.content {
-                Content::Patch { base, extents } => {
-                    layers.push(extents);
-                    at = base;
-                }
-                content => break self.fetch_base(content, version.size_bytes)?,
-            }
-        };
-        let count = u32::try_from(layers.len()).expect("a chain of patches is short");
-        let mut patches = bottom;
-        for extents in layers.into_iter().rev() {
-            lay_patch(&mut patches, extents);
-        }
+        let content = self.content(file, head)?;
         let is_local = !self.store.wants_chunks()?;
-        Ok(Body { is_local, ..Body::of(Arc::new(base), patches, count) })
+        let base = Arc::new(content.base);
+        Ok(Body { is_local, ..Body::of(base, content.patches, content.patch_count) })
     }
 
     /// The whole content of a version. May wait for a peer's chunks, as reading does.
     pub(super) fn read_version(&self, file: FileId, id: VersionId) -> FsResult<Vec<u8>> {
-        let size = self.version(file, id)?.size_bytes;
-        let body = self.fetch_body(Some((file, id)))?;
+        let content = self.content(file, id)?;
+        let (size, layers) = (content.size_bytes, [&content.patches]);
         let mut open = |chunk: &ChunkRef| self.open_chunk(chunk);
-        chunk::read_range(&body.base, &body.layers(), 0, size, size, &mut open)
+        chunk::read_range(&content.base, &layers, 0, size, size, &mut open)
     }
 
-    fn version(&self, file: FileId, id: VersionId) -> FsResult<VersionRecord> {
-        self.store.version(file, id)?.ok_or_else(|| {
+    fn content(&self, file: FileId, id: VersionId) -> FsResult<VersionContent> {
+        let mut read = |node: &ChunkId| self.read_chunk(node);
+        let content = version_content(&self.store, &self.sealer, (file, id), &mut read)?;
+        content.ok_or_else(|| {
             FsError::Io(format!("version {id:?} of {file:?} is not in the store; run verify"))
         })
-    }
-
-    fn fetch_base(&self, content: Content, size: u64) -> FsResult<(Manifest, ExtentMap)> {
-        let mut over = ExtentMap::default();
-        let base = match content {
-            Content::Inline(bytes) => {
-                over.write(0, &bytes);
-                Manifest::default()
-            }
-            Content::Chunk(chunk) => Manifest::new(size, vec![Item::Chunk(chunk)]),
-            Content::Manifest(root) => {
-                Manifest::load(&root, &self.sealer, &mut |node: &ChunkRef| -> FsResult<Vec<u8>> {
-                    self.read_chunk(&node.id)
-                })?
-            }
-            Content::Patch { .. } => unreachable!("the caller has unrolled patches"),
-        };
-        Ok((base, over))
     }
 
     /// Lays what was fetched into the tree.
@@ -269,15 +236,5 @@ fn install_names(tree: &mut Tree, ino: Ino, names: Vec<EntryRecord>, asked: Opti
     }
     if asked.is_some() {
         tree.trim_dir(ino);
-    }
-}
-
-/// Lays a patch's extents over what lies below.
-pub fn lay_patch(over: &mut ExtentMap, extents: Vec<PatchExtent>) {
-    for extent in extents {
-        match extent.data {
-            PatchData::Bytes(bytes) => over.write(extent.offset, &bytes),
-            PatchData::Zero(len_bytes) => over.zero(extent.offset, len_bytes),
-        }
     }
 }

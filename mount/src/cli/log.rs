@@ -77,11 +77,13 @@ impl Filter {
 pub fn run(args: &LogArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     if let Some(LogCommand::Verify { workspace, json }) = &args.what {
         let name = state.find(workspace.as_deref())?;
+        state.store_all(&name);
         let mut silent = |_| ControlFlow::Continue(());
         let end = engine::log(&state.workspace(&name)?, &Env::real(), &mut silent)?;
         return Ok(verified(&name, &end, *json));
     }
     let (name, below) = state.find_below(args.path.as_deref())?;
+    state.store_all(&name);
     let path = below.map(|below| below.to_string_lossy().trim_end_matches('/').to_owned());
     let since_us = args.since.as_deref().map(since).transpose()?.unwrap_or(0);
     let filter = Filter { path, device: args.device.clone(), since_us };
@@ -148,17 +150,22 @@ fn print(out: &mut impl Write, line: &LogLine, json: bool) -> std::io::Result<()
     if json {
         return writeln!(out, "{}", serde_json::to_string(line)?);
     }
-    let micros = i64::try_from(line.unix_us).unwrap_or(i64::MAX);
-    let moment = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
-    let when = moment.strftime("%Y-%m-%d %H:%M:%S");
+    let when = utc(line.unix_us);
     let void = if line.void { "  (does not count: it was not allowed)" } else { "" };
     let path = line.path.as_ref().map(|path| path.escape_debug().to_string()).unwrap_or_default();
     let what = [path.as_str(), &line.detail].map(str::trim).join("  ");
     writeln!(out, "{when}  {:12}  {:9}  {}{void}", line.name, line.action, what.trim())
 }
 
+/// A moment, given in microseconds since 1970.
+pub fn utc(unix_us: u64) -> String {
+    let micros = i64::try_from(unix_us).unwrap_or(i64::MAX);
+    let moment = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
+    moment.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
 /// A time, or how long ago, in microseconds since 1970.
-fn since(text: &str) -> anyhow::Result<u64> {
+pub fn since(text: &str) -> anyhow::Result<u64> {
     let us = if let Ok(ago) = duration(text) {
         Env::real().clock.now().secs * 1_000_000 - i64::try_from(Duration::as_micros(&ago))?
     } else {
@@ -177,7 +184,9 @@ mod tests {
     fn line(path: &str, detail: &str) -> LogLine {
         let (device, name) = ("ab12".to_owned(), "ada".to_owned());
         let (path, detail) = (Some(path.to_owned()), detail.to_owned());
-        LogLine { unix_us: 5, device, name, seq: 1, action: "write", path, detail, void: false }
+        let (version, file) = (None, None);
+        let (unix_us, seq, action, void) = (5, 1, "write", false);
+        LogLine { unix_us, device, name, seq, action, path, detail, version, file, void }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod background;
 mod export;
+mod history;
 mod log;
 mod mount;
 mod options;
@@ -54,6 +55,10 @@ enum Command {
     Conflicts(report::ConflictsArgs),
     /// Show who did what and when, from the signed journals
     Log(log::LogArgs),
+    /// Show what became of a file: who wrote which version, when, and its names
+    History(history::HistoryArgs),
+    /// Put a version of a file back, also of one that is gone
+    Restore(history::RestoreArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),
     /// Print completions for a shell
@@ -78,7 +83,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Some(arguments) => Cli::parse_from(arguments?),
         None => Cli::parse(),
     };
-    if !matches!(cli.command, Command::Mount(_) | Command::Join(_) | Command::Umount(_)) {
+    if !matches!(
+        cli.command,
+        Command::Mount(_) | Command::Join(_) | Command::Umount(_) | Command::Restore(_)
+    ) {
         end_with_the_reader()?;
     }
     let state = || StateDir::open(cli.state.as_deref());
@@ -93,6 +101,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Devices(args) => share::devices(&args, &state()?),
         Command::Conflicts(args) => report::conflicts(&args, &state()?),
         Command::Log(args) => log::run(&args, &state()?),
+        Command::History(args) => history::history(&args, &state()?),
+        Command::Restore(args) => history::restore(&args, &state()?),
         Command::Export(args) => export::run(&args, &state()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidefs", &mut std::io::stdout());

@@ -133,6 +133,7 @@ pub fn list(args: &ListArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
 /// Lists what is to be settled, and how that is done.
 pub fn conflicts(args: &ConflictsArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let name = state.find(args.workspace.as_deref())?;
+    state.store_all(&name);
     let found = engine::conflicts(&state.workspace(&name)?, &Env::real())?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);

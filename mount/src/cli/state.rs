@@ -101,6 +101,18 @@ impl StateDir {
         bail!("{} is no workspace, and lies in no mounted one", path.display())
     }
 
+    /// Has what was done on the mount so far stored, if there is one, so that it can be told of.
+    pub fn store_all(&self, name: &str) {
+        if let Some(served) = self.served(name)
+            && let Err(error) = std::fs::File::open(&served.dir).and_then(|dir| dir.sync_all())
+        {
+            eprintln!(
+                "tidefs: what was done last may be missing: {}: {error}",
+                served.dir.display()
+            );
+        }
+    }
+
     /// The live process that serves a workspace.
     pub fn served(&self, name: &str) -> Option<Served> {
         read_served(&self.dir.join(name))

@@ -17,6 +17,7 @@ pub(super) struct Said {
     pub action: &'static str,
     pub path: Option<String>,
     pub detail: String,
+    pub file: Option<FileId>,
 }
 
 /// Follows names through the journals.
@@ -38,12 +39,13 @@ impl Wording {
     /// Puts an op into words; `None` if it changes nothing that anybody sees. What is void does
     /// not move names.
     pub fn say(&mut self, id: OpId, op: &Op, void: bool) -> Option<Said> {
-        let said = |action, path, detail: String| Some(Said { action, path, detail });
+        let said = |action, path, detail: String, file| Some(Said { action, path, detail, file });
         match op {
-            Op::Found { settings, .. } => said("found", None, settings.name.clone()),
+            Op::Found { settings, .. } => said("found", None, settings.name.clone(), None),
             Op::Make { parent, name, kind, .. } => {
                 self.put(EntryId(id), *parent, name, void);
-                said("make", Some(self.below(*parent, name)), kind_name(kind).into())
+                let path = self.below(*parent, name);
+                said("make", Some(path), kind_name(kind).into(), Some(FileId(id)))
             }
             Op::Link { parent, name, file } => {
                 let to = self.path_of(*file).unwrap_or_else(unknown);
@@ -53,33 +55,35 @@ impl Wording {
                     let first = || vec![EntryId(file.0)];
                     self.names_of.entry(*file).or_insert_with(first).push(EntryId(id));
                 }
-                said("link", Some(self.below(*parent, name)), format!("to {to}"))
+                said("link", Some(self.below(*parent, name)), format!("to {to}"), Some(*file))
             }
             Op::Write { file, size_bytes, interim, .. } => {
                 let unfinished = if *interim { ", still being written" } else { "" };
-                said("write", self.path_of(*file), format!("{size_bytes} bytes{unfinished}"))
+                let detail = format!("{size_bytes} bytes{unfinished}");
+                said("write", self.path_of(*file), detail, Some(*file))
             }
             Op::Place { entry, parent, name } => {
                 let from = self.path_at(*entry).unwrap_or_else(unknown);
                 let to = self.below(*parent, name);
                 self.put(*entry, *parent, name, void);
-                said("move", Some(to), format!("from {from}"))
+                said("move", Some(to), format!("from {from}"), Some(self.file_of(*entry)))
             }
             Op::Unlink { entry, .. } => {
-                let path = self.path_at(*entry);
+                let (path, file) = (self.path_at(*entry), self.file_of(*entry));
                 if !void {
                     self.unlinked(*entry);
                 }
-                said("remove", path, String::new())
+                said("remove", path, String::new(), Some(file))
             }
             Op::Attr { file, change } => Some(self.attr(*file, change)),
             Op::Ack => None,
             Op::Role { journal, role } => {
-                said("role", None, format!("{} is {}", self.device(*journal), role_name(*role)))
+                let detail = format!("{} is {}", self.device(*journal), role_name(*role));
+                said("role", None, detail, None)
             }
             Op::Cut { last, .. } => {
                 let whose = self.device(last.journal());
-                said("revoke", None, format!("{whose}, after its change {}", last.seq()))
+                said("revoke", None, format!("{whose}, after its change {}", last.seq()), None)
             }
         }
     }
@@ -95,7 +99,7 @@ impl Wording {
             _ => None,
         };
         if let Some(detail) = device {
-            return Said { action: "name", path: None, detail };
+            return Said { action: "name", path: None, detail, file: None };
         }
         let detail = match change {
             AttrChange::Mode(mode) => format!("mode {mode:o}"),
@@ -110,7 +114,7 @@ impl Wording {
                 )
             }
         };
-        Said { action: "attribute", path: self.path_of(file), detail }
+        Said { action: "attribute", path: self.path_of(file), detail, file: Some(file) }
     }
 
     fn put(&mut self, entry: EntryId, parent: FileId, name: &Name, void: bool) {
@@ -127,10 +131,14 @@ impl Wording {
 
     /// A file is called by its first name as long as it has that, and then by another.
     fn unlinked(&mut self, entry: EntryId) {
-        let file = self.links.get(&entry).copied().unwrap_or(FileId(entry.0));
+        let file = self.file_of(entry);
         if let Some(names) = self.names_of.get_mut(&file).filter(|names| names.len() > 1) {
             names.retain(|name| *name != entry);
         }
+    }
+
+    fn file_of(&self, entry: EntryId) -> FileId {
+        self.links.get(&entry).copied().unwrap_or(FileId(entry.0))
     }
 
     fn path_of(&self, file: FileId) -> Option<String> {
