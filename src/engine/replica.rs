@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::{DeliverError, EngineError};
-use super::handle::{CommitHandle, Delivery};
+use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
 use super::merger::MergeError;
 use super::published::Published;
@@ -66,6 +66,11 @@ impl LocalReplica {
         &self.published
     }
 
+    /// Who began the workspace.
+    pub fn founder(&self) -> DeviceId {
+        self.founder
+    }
+
     /// What devices are called, by what is committed here.
     ///
     /// # Errors
@@ -90,7 +95,19 @@ impl LocalReplica {
     /// # Errors
     /// [`ReplicaError::Failed`]. What a device that is no admin says has no effect.
     pub fn set_role(&self, device: &DeviceId, role: Role) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Members(vec![(*device, role, None)])).map_err(failed)
+        self.say_of_member(MemberAsk::Role(*device, role, None))
+    }
+
+    /// Lets nothing of a device's journal count behind what is here of it. Durable on return.
+    ///
+    /// # Errors
+    /// As [`LocalReplica::set_role`].
+    pub fn revoke(&self, device: &DeviceId) -> Result<(), ReplicaError> {
+        self.say_of_member(MemberAsk::Cut(*device))
+    }
+
+    fn say_of_member(&self, ask: MemberAsk) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Members(vec![ask])).map_err(failed)
     }
 
     /// Takes this chunk, should it come while `fetch` runs, whether or not the store knows by then
@@ -267,8 +284,7 @@ impl Replica for LocalReplica {
             .map_err(ReplicaError::NotAdmitted)?;
         if self.published.role(joiner).is_none() {
             let name = DeviceName::new(&request.name).ok();
-            self.deliver_and_wait(Delivery::Members(vec![(*joiner, role, name)]))
-                .map_err(failed)?;
+            self.say_of_member(MemberAsk::Role(*joiner, role, name))?;
             tracing::info!("{joiner}, called {:?}, is now a member ({role:?})", request.name);
         }
         let secret = Workspace::secret(&self.dir, &self.env).map_err(failed)?;

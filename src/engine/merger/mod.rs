@@ -4,7 +4,9 @@
 //! that it has not folded yet and then those that arrived, and says in one [`Commit`] what the
 //! store has to change, all or nothing. Nothing of it is remembered before that commit is done.
 
+mod anew;
 mod folding;
+mod history;
 mod ops;
 mod records;
 mod texts;
@@ -27,7 +29,9 @@ use crate::merge::Membership;
 use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
-use crate::types::{ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp};
+use crate::types::{
+    BatchHash, ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp,
+};
 
 /// Why a peer's batches are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,8 @@ struct Known {
     member_ops: Vec<MemberOp>,
     members: Membership,
     moves: Arc<Vec<Move>>,
+    /// How often the tree was folded anew.
+    folds_anew: u64,
 }
 
 /// Merges journals.
@@ -115,7 +121,18 @@ impl Merger {
         moves.sort_by_key(|line| line.to.key);
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
-        let known = Known { chains, heard, folded, devices, numbers, member_ops, members, moves };
+        let folds_anew = store.folds_anew()?;
+        let known = Known {
+            chains,
+            heard,
+            folded,
+            devices,
+            numbers,
+            member_ops,
+            members,
+            moves,
+            folds_anew,
+        };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
         Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
@@ -186,6 +203,13 @@ impl Merger {
         roles.map(|(journal, role)| (self.device(journal), role)).collect()
     }
 
+    /// The last op of a device's journal that is here, and the hash of the batch that ends with it.
+    pub fn heard_of(&self, device: &DeviceId) -> Option<(OpId, BatchHash)> {
+        let number = self.number(device)?;
+        let chain = self.known.chains.get(&number)?;
+        Some((OpId::new(number, chain.next_seq() - 1), chain.last_hash()))
+    }
+
     /// How far each journal is here, this device's own as the store has it.
     pub fn frontier(&self) -> BTreeMap<DeviceId, u64> {
         let last = |chain: &Chain| chain.next_seq() - 1;
@@ -243,6 +267,7 @@ impl Merger {
             round.relist()?;
         }
         round.arrived(batches, now_us)?;
+        round.fold_anew_if_needed()?;
         round.finish(now)
     }
 
