@@ -24,10 +24,24 @@ pub struct Member {
     pub name: Option<DeviceName>,
     /// The name, or the first digits of the device: no two are alike.
     pub label: String,
-    /// What it may do.
+    /// What it may do, or might before it was revoked.
     pub role: Role,
+    /// An admin has taken it out of the workspace.
+    pub is_revoked: bool,
     /// It is this device.
     pub is_own: bool,
+}
+
+impl Member {
+    /// Is it an admin?
+    pub fn is_admin(&self) -> bool {
+        !self.is_revoked && self.role == Role::Admin
+    }
+
+    /// May it change files?
+    pub fn may_write(&self) -> bool {
+        !self.is_revoked && self.role.may_write()
+    }
 }
 
 /// Who shares a workspace, and how far their journals are here.
@@ -94,13 +108,16 @@ pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let names = device_names(&store)?;
     let numbers = store.journals()?.into_iter().map(|(number, device)| (device, number)).collect();
     let merger = Merger::open(store.clone(), Arc::new(sealer), hasher, 0)?;
-    let member = |(device, role)| Member {
+    let member = |(device, role), is_revoked| Member {
         device,
         name: names.get(&device).cloned(),
         label: names.label(&device),
         role,
+        is_revoked,
         is_own: device == own,
     };
-    let members = merger.roles().into_iter().map(member).collect();
+    let (now, gone) = merger.roles_and_gone();
+    let now = now.into_iter().map(|of| member(of, false));
+    let members = now.chain(gone.into_iter().map(|of| member(of, true))).collect();
     Ok(Members { members, frontier: merger.frontier(), store, numbers })
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::merger::Revoked;
 use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
-use crate::types::{ChunkId, DeviceId, Role};
+use crate::types::{ChunkId, DeviceId, Frontier, Role};
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub struct Published {
 struct Now {
     frontier: BTreeMap<DeviceId, u64>,
     roles: Vec<(DeviceId, Role)>,
+    revoked: Vec<Revoked>,
     named: u64,
     /// The chunks that the last commits have stored, each with the last op that it is of.
     fresh: VecDeque<(u64, Vec<ChunkId>)>,
@@ -46,11 +48,16 @@ impl Fresh {
 }
 
 impl Published {
-    pub(super) fn set(&self, frontier: BTreeMap<DeviceId, u64>, roles: Vec<(DeviceId, Role)>) {
+    pub(super) fn set(
+        &self,
+        frontier: BTreeMap<DeviceId, u64>,
+        roles: Vec<(DeviceId, Role)>,
+        revoked: Vec<Revoked>,
+    ) {
         let is_new = {
             let mut now = self.now.lock();
             let is_new = now.frontier != frontier;
-            (now.frontier, now.roles) = (frontier, roles);
+            (now.frontier, now.roles, now.revoked) = (frontier, roles, revoked);
             is_new
         };
         self.changed.notify_all();
@@ -115,6 +122,13 @@ impl Published {
     /// What a device may do; `None` if it is no member.
     pub fn role(&self, device: &DeviceId) -> Option<Role> {
         self.now.lock().roles.iter().find(|(of, _)| of == device).map(|(_, role)| *role)
+    }
+
+    /// Was a device a member, and is revoked? Then up to where it may be told of each journal.
+    pub fn revoked(&self, device: &DeviceId) -> Option<Frontier> {
+        let now = self.now.lock();
+        let revoked = now.revoked.iter().find(|revoked| revoked.device == *device);
+        revoked.map(|revoked| revoked.told.clone())
     }
 
     /// Waits until a device may do something else than `role`; says what.

@@ -90,6 +90,11 @@ impl LocalReplica {
         self.published.role(&self.device)
     }
 
+    /// Was this device a member, and is revoked?
+    pub fn is_revoked(&self) -> bool {
+        self.published.revoked(&self.device).is_some()
+    }
+
     /// Makes a device a member or gives it another role. Durable on return.
     ///
     /// # Errors
@@ -178,10 +183,19 @@ impl Replica for LocalReplica {
 
     fn is_member(&self, device: &DeviceId) -> bool {
         // Before the first batches have come, a new member knows the founder alone.
-        self.published.role(device).is_some() || *device == self.founder
+        let is_founder = *device == self.founder && self.published.revoked(device).is_none();
+        self.published.role(device).is_some() || is_founder
+    }
+
+    fn parting(&self, device: &DeviceId) -> Option<Frontier> {
+        self.published.revoked(device)
     }
 
     fn members(&self) -> Vec<DeviceId> {
+        if self.is_revoked() {
+            // Nobody would talk to this device.
+            return Vec::new();
+        }
         self.published.roles().into_iter().map(|(device, _)| device).collect()
     }
 
@@ -282,6 +296,9 @@ impl Replica for LocalReplica {
             .redeem(&request.token, joiner)
             .map_err(failed)?
             .map_err(ReplicaError::NotAdmitted)?;
+        if self.published.revoked(joiner).is_some() {
+            return Err(ReplicaError::NotAdmitted(Refusal::Revoked));
+        }
         if self.published.role(joiner).is_none() {
             let name = DeviceName::new(&request.name).ok();
             self.say_of_member(MemberAsk::Role(*joiner, role, name))?;

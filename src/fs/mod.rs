@@ -295,8 +295,13 @@ impl Filesystem {
 }
 
 /// Why a device with this role can change nothing.
-pub fn why_read_only(role: Option<Role>) -> String {
+pub fn why_read_only(role: Option<Role>, is_revoked: bool) -> String {
     match role {
+        None if is_revoked => {
+            "this device was revoked: an admin has taken it out of the workspace; what is here can \
+             be read"
+                .into()
+        }
         None => "this device is no member of the workspace, or has not heard that it is".into(),
         Some(_) => "this device is a reader of the workspace; an admin can make it a writer".into(),
     }
@@ -369,7 +374,7 @@ impl Inner {
     fn check_role(&self) -> FsResult<()> {
         match self.replica.own_role() {
             Some(role) if role.may_write() => Ok(()),
-            role => Err(FsError::ReadOnly(why_read_only(role))),
+            role => Err(FsError::ReadOnly(why_read_only(role, self.replica.is_revoked()))),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one definition, from which help, completions and manual pages are made.
 
 mod background;
+mod devices;
 mod export;
 mod mount;
 mod options;
@@ -47,7 +48,7 @@ enum Command {
     Invite(share::InviteArgs),
     /// Join a workspace of another device with a ticket, and mount it
     Join(share::JoinArgs),
-    /// List the devices that share a workspace
+    /// List the devices that share a workspace, or change what one may do
     Devices(share::DevicesArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),

@@ -60,8 +60,11 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let name = state.find(args.workspace.as_deref())?;
     let dir = state.workspace(&name)?;
     let status = engine::status(&dir, &Env::real())?;
-    let role = engine::members(&dir, &Env::real())?.own().map(|own| own.role);
-    let read_only = (!role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role));
+    let members = engine::members(&dir, &Env::real())?;
+    let is_revoked = members.own().is_some_and(|own| own.is_revoked);
+    let role = members.own().filter(|_| !is_revoked).map(|own| own.role);
+    let read_only =
+        (!role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role, is_revoked));
     let role = role.map(role_name);
     let shown = Shown { status, mounted: state.served(&name), role, read_only };
     if args.json {

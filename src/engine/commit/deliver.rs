@@ -208,6 +208,7 @@ impl Committer {
         if self.merger.is_shared() {
             self.handle.set_shared();
         }
-        self.published.set(self.merger.frontier(), self.merger.roles());
+        let (roles, revoked) = (self.merger.roles(), self.merger.revoked());
+        self.published.set(self.merger.frontier(), roles, revoked);
     }
 }

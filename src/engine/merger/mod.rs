@@ -30,7 +30,7 @@ use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
 use crate::types::{
-    BatchHash, ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp,
+    BatchHash, ConflictResolution, DeviceId, Frontier, Hlc, NameHasher, Op, OpId, Role, Timestamp,
 };
 
 /// Why a peer's batches are not taken.
@@ -192,6 +192,11 @@ impl Merger {
 
     /// The members and their roles, as far as this device has heard.
     pub fn roles(&self) -> Vec<(DeviceId, Role)> {
+        self.roles_and_gone().0
+    }
+
+    /// The same, and the roles of those who are revoked, as they were last.
+    pub fn roles_and_gone(&self) -> (Vec<(DeviceId, Role)>, Vec<(DeviceId, Role)>) {
         let mut roles = BTreeMap::from([(FOUNDER, Role::Admin)]);
         let mut granted: Vec<&MemberOp> = self.known.member_ops.iter().collect();
         granted.sort_by_key(|op| op.key);
@@ -199,8 +204,12 @@ impl Merger {
             roles.extend(op.role());
         }
         let is_member = |journal: &u16| self.known.members.cut_seq(*journal).is_none();
-        let roles = roles.into_iter().filter(|(journal, _)| is_member(journal));
-        roles.map(|(journal, role)| (self.device(journal), role)).collect()
+        let (now, gone): (Vec<_>, Vec<_>) =
+            roles.into_iter().partition(|(journal, _)| is_member(journal));
+        let named = |roles: Vec<(u16, Role)>| {
+            roles.into_iter().map(|(journal, role)| (self.device(journal), role)).collect()
+        };
+        (named(now), named(gone))
     }
 
     /// The last op of a device's journal that is here, and the hash of the batch that ends with it.
@@ -208,6 +217,22 @@ impl Merger {
         let number = self.number(device)?;
         let chain = self.known.chains.get(&number)?;
         Some((OpId::new(number, chain.next_seq() - 1), chain.last_hash()))
+    }
+
+    /// The devices that were members and are revoked, as far as this device has heard.
+    pub fn revoked(&self) -> Vec<Revoked> {
+        let mut cuts: Vec<&MemberOp> = self.known.members.cuts().iter().collect();
+        cuts.sort_by_key(|cut| cut.key);
+        let mut revoked: BTreeMap<u16, Revoked> = BTreeMap::new();
+        for cut in cuts {
+            let Some(last) = cut.cut() else { continue };
+            let heard = cut.frontier.iter().map(|(number, seq)| (self.device(*number), *seq));
+            let mut told: Frontier = heard.collect();
+            told.insert(self.device(cut.id.journal()), cut.id.seq());
+            let device = self.device(last.journal());
+            revoked.entry(last.journal()).or_insert(Revoked { device, told });
+        }
+        revoked.into_values().collect()
     }
 
     /// How far each journal is here, this device's own as the store has it.
@@ -296,6 +321,15 @@ impl Merger {
         self.known = round.0;
         self.conflicts_shown = self.conflicts;
     }
+}
+
+/// A device that is a member no more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revoked {
+    /// Which.
+    pub device: DeviceId,
+    /// What it may be told of each journal: up to the op that revoked it, and that op's past.
+    pub told: Frontier,
 }
 
 /// What a round leaves the merger with.

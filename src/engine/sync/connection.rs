@@ -79,7 +79,7 @@ impl Shared {
 
 /// Why a connection is ended from here.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(super) enum End {
     #[error(transparent)]
     Net(#[from] NetError),
     #[error("what it sent is {0}")]
@@ -152,7 +152,7 @@ async fn read(
 
 /// Hands batches to the workspace; returns up to where they were and where it is then, and the chunks
 /// that came along.
-async fn deliver(
+pub(super) async fn deliver(
     shared: &Shared,
     link: &Link,
     batches: Vec<Blob>,

@@ -7,13 +7,14 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::connection::{Event, Shared, Up};
+use super::connection::{Event, Shared, Up, deliver};
+use super::push::collect_upto;
 use super::{ReplicaError, SyncError};
 use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
 use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
-use crate::types::{Addresses, DeviceId, Frame, Frontier, Refusal};
+use crate::types::{Addresses, Blob, DeviceId, Frame, Frontier, Refusal};
 
 /// From the first packet to the answer to a greeting.
 const MEETING_TIME: Duration = Duration::from_secs(15);
@@ -39,9 +40,9 @@ fn loss(error: &SyncError) -> Loss {
     match error {
         SyncError::Refused(_)
         | SyncError::Unexpected
-        | SyncError::Net(NetError::Closed(CloseCode::Stranger) | NetError::Codec(_)) => {
-            Loss::Refused
-        }
+        | SyncError::Net(
+            NetError::Closed(CloseCode::Stranger | CloseCode::Revoked) | NetError::Codec(_),
+        ) => Loss::Refused,
         _ => Loss::Link,
     }
 }
@@ -60,6 +61,9 @@ async fn greet(
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
     };
+    if let Ok(Frame::Batches { batches, .. }) = answer {
+        return Err(hear_of_parting(shared, &link, &mut reader, batches).await);
+    }
     match answer.map_err(|error| (error, &link)) {
         Ok(Frame::Hello { workspace: theirs, frontier, life }) if theirs == workspace => {
             Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
@@ -68,6 +72,27 @@ async fn greet(
         Ok(Frame::Refused(refusal)) => Err(refusal.into()),
         Ok(_) => Err(SyncError::Unexpected),
         Err((error, link)) => Err(reason(error, link).await.into()),
+    }
+}
+
+/// What a member tells of how this device was revoked; each batch is verified as any other.
+async fn hear_of_parting(
+    shared: &Shared,
+    link: &Link,
+    reader: &mut FrameReader,
+    mut batches: Vec<Blob>,
+) -> SyncError {
+    loop {
+        if let Err(error) = deliver(shared, link, batches, Vec::new()).await {
+            tracing::warn!("what a member tells of its parting is not taken: {error}");
+            return SyncError::Unexpected;
+        }
+        batches = match reader.read(Sender::Member).await {
+            Ok(Frame::Batches { batches, .. }) => batches,
+            Ok(Frame::Refused(refusal)) => return refusal.into(),
+            Ok(_) => return SyncError::Unexpected,
+            Err(error) => return reason(error, link).await.into(),
+        };
     }
 }
 
@@ -123,6 +148,12 @@ async fn meet(
             link.close(CloseCode::Busy);
             return Ok(None);
         };
+        if let Some(told) = shared.replica.parting(&link.peer()) {
+            let heard = part_for_good(shared, &link, &told).await;
+            link.close(CloseCode::Revoked);
+            heard?;
+            return Ok(None);
+        }
         let heard = timeout(STRANGER_TIME, meet_stranger(shared, &link)).await;
         link.close(CloseCode::Stranger);
         heard.map_err(|_| SyncError::TimedOut)??;
@@ -150,6 +181,30 @@ async fn meet(
             Err(SyncError::Unexpected)
         }
     }
+}
+
+/// Tells a device that it was revoked: with the op that says so and its past, which it checks as any
+/// other, so that it need not take our word.
+async fn part_for_good(shared: &Shared, link: &Link, told: &Frontier) -> Result<(), SyncError> {
+    let (mut writer, mut reader) = link.accept_control().await?;
+    let Frame::Hello { frontier, .. } = reader.read(Sender::Member).await? else {
+        return Err(SyncError::Unexpected);
+    };
+    let mut after = frontier;
+    loop {
+        let (replica, told, lacks) = (Arc::clone(&shared.replica), told.clone(), after.clone());
+        let read = spawn_blocking(move || collect_upto(&*replica, &lacks, &told)).await;
+        let (batches, upto) = read.map_err(|_| SyncError::Closed)?.map_err(|error| {
+            tracing::warn!("a revoked device cannot be told so: {error}");
+            SyncError::Closed
+        })?;
+        if batches.is_empty() {
+            break;
+        }
+        after.extend(upto);
+        writer.write(&Frame::Batches { batches, chunks: Vec::new() }).await?;
+    }
+    part(link, &mut writer, Frame::Refused(Refusal::Revoked)).await
 }
 
 async fn meet_stranger(shared: &Shared, link: &Link) -> Result<(), SyncError> {

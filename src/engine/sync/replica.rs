@@ -18,6 +18,14 @@ pub trait Replica: Send + Sync + 'static {
     /// Must not block: it is asked for each connection that comes in, by an async worker.
     fn is_member(&self, device: &DeviceId) -> bool;
 
+    /// Was this device a member, and is revoked? Then up to where it may be told of each journal: so
+    /// far that it learns of it.
+    ///
+    /// Must not block, as above.
+    fn parting(&self, _device: &DeviceId) -> Option<Frontier> {
+        None
+    }
+
     /// All members that are not cut; this device may be among them.
     fn members(&self) -> Vec<DeviceId>;
 
