@@ -16,9 +16,9 @@ use tidefs::codec::{
 };
 use tidefs::types::{
     Addresses, AttrChange, Batch, Blob, ChunkId, ChunkKey, ChunkRef, ChunkRequest, Content,
-    DeviceId, EntryId, FileId, Frame, Frontier, Hlc, Ino, JoinRequest, Kind, Name, NodeRecord, Op,
-    OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings, SharedSecret, Ticket,
-    Timestamp, Token, VersionId, VersionRecord, Welcome, WorkspaceId,
+    DeviceId, EntryId, FileId, Frame, Frontier, Held, Hlc, Ino, JoinRequest, Kind, Name,
+    NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings,
+    SharedSecret, Ticket, Timestamp, Token, VersionId, VersionRecord, Welcome, WorkspaceId,
 };
 
 fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -247,7 +247,12 @@ fn frames() -> Vec<Frame> {
     let request = JoinRequest { token: Token([5; 16]), name: "bob-laptop".into() };
     let note = PeerNote { device: DeviceId([1; 32]), connected: true, addresses: addresses() };
     vec![
-        Frame::Hello { workspace, frontier: frontier.clone(), life: 0x0123_4567_89ab_cdef },
+        Frame::Hello {
+            workspace,
+            frontier: frontier.clone(),
+            life: 0x0123_4567_89ab_cdef,
+            yours: Some(Held { seq: 300, hash: [0x5a; 32] }),
+        },
         Frame::Join { workspace, request },
         Frame::Welcome(Welcome {
             settings: settings(),

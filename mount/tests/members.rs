@@ -13,6 +13,12 @@ fn says(base: &Path, words: &[&str], what: &str) -> bool {
     told(base, words).is_ok_and(|text| text.contains(what))
 }
 
+fn is_connected(base: &Path, to: &str) -> bool {
+    let text = told(base, &["devices", "--json", "there"]).expect("is listed");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).expect("a list");
+    rows.iter().any(|row| row["name"] == to && row["connected"] == true)
+}
+
 fn complains(base: &Path, words: &[&str], of: &str) {
     let error = told(base, words).expect_err("it is refused");
     assert!(error.contains(of), "{words:?}: {error}");
@@ -78,7 +84,9 @@ fn a_revocation_that_arrives_after_what_it_voids_takes_that_away_again() {
     let (bobs, cyds) = (bob.point(), cyd.point());
     seen("the file", || holds(&bobs.join("note"), b"from before"));
     seen("the file", || holds(&cyds.join("note"), b"from before"));
-    seen("cyd on bob's", || says(bob.dir.path(), &["devices", "there"], "cyd"));
+    // Each then knows where the other is.
+    seen("cyd by bob", || is_connected(bob.dir.path(), "cyd"));
+    seen("bob by cyd", || is_connected(cyd.dir.path(), "bob-laptop"));
     bob.stop();
     cyd.stop();
     tidefs(ada.base(), &["devices", "revoke", "bob-laptop", "point"]);
@@ -129,4 +137,45 @@ fn roles_and_names_are_changed_by_those_who_may_and_the_rest_is_told_why_not() {
     complains(base, &["devices", "revoke", "ada-desk", "point"], "2 devices are meant");
     bob.stop();
     complains(bobs, &["devices", "rename", "phone", "mine", "there"], "is not mounted");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(status.expect("cp starts").success());
+}
+
+#[test]
+fn a_device_restored_from_a_backup_goes_on_with_nothing_and_says_what_to_do() {
+    let Some(ada) = Mount::new() else { return };
+    let here = ada.point();
+    let bob = Joined::new(&ada);
+    let (there, bobs) = (bob.point(), bob.dir.path().to_owned());
+    fs::write(there.join("old"), b"in the backup").expect("is written");
+    seen("bob's file", || holds(&here.join("old"), b"in the backup"));
+    bob.stop();
+    copy(&bobs.join("state"), &bobs.join("backup"));
+    bob.start();
+    fs::write(there.join("new"), b"after the backup").expect("is written");
+    seen("bob's new file", || holds(&here.join("new"), b"after the backup"));
+    bob.stop();
+    fs::remove_dir_all(bobs.join("state")).expect("is lost");
+    copy(&bobs.join("backup"), &bobs.join("state"));
+    tidefs(ada.base(), &["umount", "point"]);
+    bob.start();
+    // Nobody has told it yet.
+    for n in 0..5 {
+        fs::write(there.join(format!("apart{n}")), b"x").expect("is written");
+    }
+    tidefs(ada.base(), &["mount", "-o", "listen=127.0.0.1:0", "point"]);
+    seen("what has come to pass", || says(&bobs, &["status", "there"], "restored from a backup"));
+    seen("that it changes nothing", || is_refused(&fs::write(there.join("late"), b"x")));
+    assert!(holds(&there.join("old"), b"in the backup"));
+    assert!(holds(&there.join("apart4"), b"x"));
+    assert!(holds(&here.join("new"), b"after the backup"));
+    never("what was done apart is seen", || here.join("apart0").exists());
+    bob.stop();
+    bob.start();
+    assert!(is_refused(&fs::write(there.join("late"), b"x")));
+    assert!(holds(&there.join("apart4"), b"x"));
+    bob.stop();
 }

@@ -39,6 +39,8 @@ pub(super) enum Delivery {
     Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
     /// What an admin says of members.
     Members(Vec<MemberAsk>),
+    /// Proof that this device's journal goes on elsewhere.
+    Overtaken,
 }
 
 /// What this device is to say of a member.

@@ -13,7 +13,7 @@ use crate::codec::batch_span;
 use crate::env::Env;
 use crate::keys::DeviceKey;
 use crate::store::Store;
-use crate::types::{DeviceId, DeviceName, Frontier, Hlc, NameHasher, Role};
+use crate::types::{DeviceId, DeviceName, Frontier, Hlc, NameHasher, Role, Standing};
 
 /// A member, as far as this device has heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,7 @@ pub struct Members {
     pub members: Vec<Member>,
     /// The last op of each journal.
     pub frontier: Frontier,
+    is_overtaken: bool,
     store: Store,
     numbers: BTreeMap<DeviceId, u16>,
 }
@@ -67,6 +68,16 @@ impl Members {
     /// This device, unless it is no member (yet).
     pub fn own(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.is_own)
+    }
+
+    /// What this device is.
+    pub fn own_standing(&self) -> Standing {
+        match self.own() {
+            _ if self.is_overtaken => Standing::Overtaken,
+            Some(own) if own.is_revoked => Standing::Revoked,
+            Some(own) => Standing::Member(own.role),
+            None => Standing::Unknown,
+        }
     }
 
     /// What of this device's journals a device lacks that has come this far.
@@ -119,5 +130,6 @@ pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let (now, gone) = merger.roles_and_gone();
     let now = now.into_iter().map(|of| member(of, false));
     let members = now.chain(gone.into_iter().map(|of| member(of, true))).collect();
-    Ok(Members { members, frontier: merger.frontier(), store, numbers })
+    let is_overtaken = store.is_overtaken()?;
+    Ok(Members { members, frontier: merger.frontier(), is_overtaken, store, numbers })
 }

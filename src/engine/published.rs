@@ -6,7 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::merger::Revoked;
 use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
-use crate::types::{ChunkId, DeviceId, Frontier, Role};
+use crate::types::{ChunkId, DeviceId, Frontier, Held, Role};
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -18,9 +18,11 @@ pub struct Published {
 
 #[derive(Clone, Default)]
 struct Now {
-    frontier: BTreeMap<DeviceId, u64>,
+    /// The last op of each journal, and the hash of its last batch.
+    heads: BTreeMap<DeviceId, Held>,
     roles: Vec<(DeviceId, Role)>,
     revoked: Vec<Revoked>,
+    is_overtaken: bool,
     named: u64,
     /// The chunks that the last commits have stored, each with the last op that it is of.
     fresh: VecDeque<(u64, Vec<ChunkId>)>,
@@ -50,14 +52,16 @@ impl Fresh {
 impl Published {
     pub(super) fn set(
         &self,
-        frontier: BTreeMap<DeviceId, u64>,
+        heads: BTreeMap<DeviceId, Held>,
         roles: Vec<(DeviceId, Role)>,
         revoked: Vec<Revoked>,
+        is_overtaken: bool,
     ) {
         let is_new = {
             let mut now = self.now.lock();
-            let is_new = now.frontier != frontier;
-            (now.frontier, now.roles, now.revoked) = (frontier, roles, revoked);
+            let is_new = now.heads != heads || now.is_overtaken != is_overtaken;
+            (now.heads, now.roles, now.revoked) = (heads, roles, revoked);
+            now.is_overtaken = is_overtaken;
             is_new
         };
         self.changed.notify_all();
@@ -111,7 +115,18 @@ impl Published {
 
     /// The last op of each journal that is durable here.
     pub fn frontier(&self) -> BTreeMap<DeviceId, u64> {
-        self.now.lock().frontier.clone()
+        let now = self.now.lock();
+        now.heads.iter().map(|(device, held)| (*device, held.seq)).collect()
+    }
+
+    /// How far a journal is durable here.
+    pub fn head(&self, device: &DeviceId) -> Option<Held> {
+        self.now.lock().heads.get(device).copied()
+    }
+
+    /// Do others have more of this device's journal than it has itself?
+    pub fn is_overtaken(&self) -> bool {
+        self.now.lock().is_overtaken
     }
 
     /// The members and their roles, as far as this device has heard.

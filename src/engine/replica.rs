@@ -13,11 +13,12 @@ use super::merger::MergeError;
 use super::published::Published;
 use super::sync::{Replica, ReplicaError};
 use super::workspace::{OpenWorkspace, Workspace};
+use crate::codec::{batch_hash, batch_span};
 use crate::env::Env;
 use crate::store::{Store, StoreError};
 use crate::types::{
-    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Ino, JoinRequest, Refusal, Role,
-    Settings, Welcome, WorkspaceId,
+    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Held, Ino, JoinRequest, Refusal, Role,
+    Settings, Standing, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -90,9 +91,24 @@ impl LocalReplica {
         self.published.role(&self.device)
     }
 
-    /// Was this device a member, and is revoked?
-    pub fn is_revoked(&self) -> bool {
-        self.published.revoked(&self.device).is_some()
+    /// What this device is in the workspace.
+    pub fn standing(&self) -> Standing {
+        match self.own_role() {
+            _ if self.published.is_overtaken() => Standing::Overtaken,
+            Some(role) => Standing::Member(role),
+            None if self.published.revoked(&self.device).is_some() => Standing::Revoked,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Does this device's own journal go through this op, with this batch?
+    fn goes_through(&self, held: &Held) -> Result<bool, StoreError> {
+        if held.seq == 0 {
+            return Ok(true);
+        }
+        let Some(number) = self.journal(&self.device)? else { return Ok(true) };
+        let Some(bytes) = self.store.batch_with(number, held.seq)? else { return Ok(false) };
+        Ok(batch_span(&bytes)?.last_seq == held.seq && batch_hash(&bytes) == held.hash)
     }
 
     /// Makes a device a member or gives it another role. Durable on return.
@@ -182,6 +198,9 @@ impl Replica for LocalReplica {
     }
 
     fn is_member(&self, device: &DeviceId) -> bool {
+        if self.published.is_overtaken() {
+            return false;
+        }
         // Before the first batches have come, a new member knows the founder alone.
         let is_founder = *device == self.founder && self.published.revoked(device).is_none();
         self.published.role(device).is_some() || is_founder
@@ -192,8 +211,8 @@ impl Replica for LocalReplica {
     }
 
     fn members(&self) -> Vec<DeviceId> {
-        if self.is_revoked() {
-            // Nobody would talk to this device.
+        if !self.standing().takes_part() {
+            // Nobody would talk to this device, or be right to.
             return Vec::new();
         }
         self.published.roles().into_iter().map(|(device, _)| device).collect()
@@ -201,6 +220,23 @@ impl Replica for LocalReplica {
 
     fn frontier(&self) -> Frontier {
         self.published.frontier().into_iter().filter(|(_, seq)| *seq > 0).collect()
+    }
+
+    fn held(&self, journal: &DeviceId) -> Option<Held> {
+        self.published.head(journal).filter(|held| held.seq > 0)
+    }
+
+    fn hear_of_own(&self, held: &Held) -> Result<bool, ReplicaError> {
+        if self.goes_through(held).map_err(failed)? {
+            return Ok(true);
+        }
+        tracing::error!(
+            "a member has op {} of this device's journal, and this device has not: {}",
+            held.seq,
+            "it was restored from a backup, or its key is in use elsewhere"
+        );
+        self.deliver_and_wait(Delivery::Overtaken).map_err(failed)?;
+        Ok(false)
     }
 
     fn batches(

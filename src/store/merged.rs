@@ -37,6 +37,8 @@ pub struct MergedRows {
     pub voids: Vec<(OpId, Option<u8>)>,
     /// How often the tree was folded anew, if it was once more.
     pub folds_anew: Option<u64>,
+    /// Others have more of this device's journal than it has itself. Never taken back.
+    pub is_overtaken: bool,
     /// Files and directories known here by a number that is not their own.
     pub faces: Vec<(FileId, Option<Ino>)>,
     /// Directories in which something stands beside its name (or no longer does).
@@ -204,6 +206,17 @@ impl Store {
             let mut select =
                 db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
             Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
+        })
+    }
+
+    /// Was it found that others have more of this device's journal than it has itself?
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn is_overtaken(&self) -> Result<bool, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'overtaken'")?;
+            Ok(select.exists([])?)
         })
     }
 
@@ -421,6 +434,9 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
                 .execute(params![op, made])?,
             None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
         };
+    }
+    if rows.is_overtaken {
+        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('overtaken', 1)", [])?;
     }
     if let Some(count) = rows.folds_anew {
         transaction

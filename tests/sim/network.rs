@@ -199,7 +199,8 @@ impl World {
         let frontier = self.life(n).fs.replica().frontier();
         let workspace = self.life(n).fs.replica().workspace();
         let life = u64::from(self.places[n].lives);
-        let hello = encode_frame(&Frame::Hello { workspace, frontier, life });
+        let yours = self.life(n).fs.replica().held(&peer);
+        let hello = encode_frame(&Frame::Hello { workspace, frontier, life, yours });
         self.send(conn, n, |bytes| Event::Accept(conn, bytes), hello);
         if self.may(Fault::Cut) {
             let at_ms = self.now_ms + self.random.random_range(0..8000);
@@ -246,11 +247,12 @@ impl World {
             let own = self.places[n].id;
             return self.soon_if(from, conn, Event::Input(Input::DialFailed(own, Loss::Refused)));
         }
-        let (frontier, life) = hello_of(hello);
+        let (frontier, life) = self.hello_of(n, hello);
         let told = replica.frontier();
         let workspace = replica.workspace();
         let own_life = u64::from(self.places[n].lives);
-        let back = Frame::Hello { workspace, frontier: told.clone(), life: own_life };
+        let yours = replica.held(&peer);
+        let back = Frame::Hello { workspace, frontier: told.clone(), life: own_life, yours };
         let back = encode_frame(&back);
         let theirs = frontier.clone();
         self.send(conn, n, |bytes| Event::Welcome(conn, theirs, bytes), back);
@@ -264,8 +266,22 @@ impl World {
             return;
         }
         let peer = self.places[self.links[&conn].ends[1]].id;
-        let ((frontier, life), conn) = (hello_of(hello), ConnId(conn));
+        let ((frontier, life), conn) = (self.hello_of(n, hello), ConnId(conn));
         self.input(n, Input::Connected { conn, peer, dialled: true, frontier, told, life });
+    }
+
+    /// What a greeting says. No device has lost anything that another has of its journal.
+    fn hello_of(&self, n: usize, bytes: &[u8]) -> (Frontier, u64) {
+        match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
+            Frame::Hello { frontier, life, yours, .. } => {
+                let replica = self.life(n).fs.replica();
+                let goes_on = yours
+                    .is_none_or(|yours| replica.hear_of_own(&yours).is_ok_and(|goes_on| goes_on));
+                assert!(goes_on, "{n} does not have what {yours:?} says");
+                (frontier, life)
+            }
+            other => panic!("{other:?} is no Hello"),
+        }
     }
 
     /// One of a connection's ends closes it.
@@ -500,13 +516,6 @@ impl World {
             self.turn_later(n);
         }
         self.input(n, Input::Fetched { request, stored, lacking, bytes, store_failed });
-    }
-}
-
-fn hello_of(bytes: &[u8]) -> (Frontier, u64) {
-    match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
-        Frame::Hello { frontier, life, .. } => (frontier, life),
-        other => panic!("{other:?} is no Hello"),
     }
 }
 

@@ -318,8 +318,9 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
 fn begin_sharing(fs: &Filesystem, share: &Share) -> anyhow::Result<()> {
     use tidefs::engine::sync::Replica as _;
     let replica = fs.replica();
-    if replica.is_revoked() {
-        tracing::warn!("{}", tidefs::fs::why_read_only(None, true));
+    let standing = replica.standing();
+    if !standing.takes_part() {
+        tracing::warn!("{}", tidefs::fs::why_read_only(standing));
         return Ok(());
     }
     let is_member = replica.published().role(&replica.device()).is_some();

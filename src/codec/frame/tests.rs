@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::limits::FRAME_BATCHES_MAX;
 use crate::types::{
-    Blob, ChunkId, JoinRequest, PeerNote, Refusal, Role, Settings, SharedSecret, Token, Welcome,
-    WorkspaceId,
+    Blob, ChunkId, Held, JoinRequest, PeerNote, Refusal, Role, Settings, SharedSecret, Token,
+    Welcome, WorkspaceId,
 };
 
 fn device() -> impl Strategy<Value = DeviceId> {
@@ -46,8 +46,10 @@ fn frame() -> impl Strategy<Value = Frame> {
         .prop_map(|(device, connected, addresses)| PeerNote { device, connected, addresses });
     let blobs = || vec(vec(any::<u8>(), 0..50).prop_map(Blob), 0..5);
     prop_oneof![
-        (workspace(), frontier(), any::<u64>())
-            .prop_map(|(workspace, frontier, life)| Frame::Hello { workspace, frontier, life }),
+        (workspace(), frontier(), any::<u64>()).prop_map(|(workspace, frontier, life)| {
+            let yours = (life % 2 == 0).then_some(Held { seq: life, hash: [7; 32] });
+            Frame::Hello { workspace, frontier, life, yours }
+        }),
         (workspace(), any::<[u8; 16]>(), "[a-zü日]{1,20}").prop_map(|(workspace, token, name)| {
             Frame::Join { workspace, request: JoinRequest { token: Token(token), name } }
         }),

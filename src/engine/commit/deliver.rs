@@ -25,6 +25,7 @@ impl Committer {
                     this.merge(&batches, chunks.into_iter().collect())
                 }
                 Delivery::Members(asked) => this.say_of_members(&asked),
+                Delivery::Overtaken => this.set_overtaken(),
             };
             this.source.hold(false);
             result
@@ -171,6 +172,17 @@ impl Committer {
         Ok(rows.len() > before)
     }
 
+    /// Notes that this device's journal goes on elsewhere: it is not continued here, ever.
+    fn set_overtaken(&mut self) -> Result<(), DeliverError> {
+        self.commit_all(true)?;
+        let mut commit = Commit::default();
+        commit.merged.is_overtaken = true;
+        self.writer.commit(&commit, Sync::Durable)?;
+        self.is_overtaken = true;
+        self.publish();
+        Ok(())
+    }
+
     /// Says who is a member and may do what, and folds it: durable when this returns.
     fn say_of_members(&mut self, asked: &[MemberAsk]) -> Result<(), DeliverError> {
         // What was done before is signed before.
@@ -208,7 +220,10 @@ impl Committer {
         if self.merger.is_shared() {
             self.handle.set_shared();
         }
-        let (roles, revoked) = (self.merger.roles(), self.merger.revoked());
-        self.published.set(self.merger.frontier(), roles, revoked);
+        let (mut roles, revoked) = (self.merger.roles(), self.merger.revoked());
+        if self.is_overtaken {
+            roles.retain(|(device, _)| *device != self.merger.own_device());
+        }
+        self.published.set(self.merger.held(), roles, revoked, self.is_overtaken);
     }
 }

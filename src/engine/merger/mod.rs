@@ -30,7 +30,8 @@ use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
 use crate::types::{
-    BatchHash, ConflictResolution, DeviceId, Frontier, Hlc, NameHasher, Op, OpId, Role, Timestamp,
+    BatchHash, ConflictResolution, DeviceId, Frontier, Held, Hlc, NameHasher, Op, OpId, Role,
+    Timestamp,
 };
 
 /// Why a peer's batches are not taken.
@@ -240,6 +241,18 @@ impl Merger {
         let last = |chain: &Chain| chain.next_seq() - 1;
         let chains = self.known.chains.iter();
         chains.map(|(number, chain)| (self.device(*number), last(chain))).collect()
+    }
+
+    /// The last op of each journal that is here, and the hash of its last batch.
+    pub fn held(&self) -> BTreeMap<DeviceId, Held> {
+        let held = |chain: &Chain| Held { seq: chain.next_seq() - 1, hash: chain.last_hash() };
+        let chains = self.known.chains.iter();
+        chains.map(|(number, chain)| (self.device(*number), held(chain))).collect()
+    }
+
+    /// This device.
+    pub fn own_device(&self) -> DeviceId {
+        self.device(self.own)
     }
 
     /// What the next batch of this device's own journal says that it has heard since its last.

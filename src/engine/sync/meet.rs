@@ -14,7 +14,7 @@ use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
 use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
-use crate::types::{Addresses, Blob, DeviceId, Frame, Frontier, Refusal};
+use crate::types::{Addresses, Blob, DeviceId, Frame, Frontier, Held, Refusal};
 
 /// From the first packet to the answer to a greeting.
 const MEETING_TIME: Duration = Duration::from_secs(15);
@@ -56,7 +56,7 @@ async fn greet(
     let (workspace, told) = (shared.replica.workspace(), own_frontier(shared).await?);
     let link = net.dial(peer, addresses).await?;
     let (mut writer, mut reader) = link.open_control().await?;
-    let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
+    let hello = hello(shared, peer, &told);
     let answer = match writer.write(&hello).await {
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
@@ -65,7 +65,8 @@ async fn greet(
         return Err(hear_of_parting(shared, &link, &mut reader, batches).await);
     }
     match answer.map_err(|error| (error, &link)) {
-        Ok(Frame::Hello { workspace: theirs, frontier, life }) if theirs == workspace => {
+        Ok(Frame::Hello { workspace: theirs, frontier, life, yours }) if theirs == workspace => {
+            go_on_if_own(shared, yours).await?;
             Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
         }
         Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
@@ -104,6 +105,34 @@ pub(super) async fn reason(error: NetError, link: &Link) -> NetError {
             closed.unwrap_or(NetError::Lost(why))
         }
         other => other,
+    }
+}
+
+/// The greeting.
+fn hello(shared: &Shared, peer: &DeviceId, told: &Frontier) -> Frame {
+    Frame::Hello {
+        workspace: shared.replica.workspace(),
+        frontier: told.clone(),
+        life: shared.life,
+        yours: shared.replica.held(peer),
+    }
+}
+
+/// Nothing of this device's journal is told to anybody while others have it otherwise.
+async fn go_on_if_own(shared: &Shared, yours: Option<Held>) -> Result<(), SyncError> {
+    let Some(held) = yours else { return Ok(()) };
+    let replica = Arc::clone(&shared.replica);
+    match spawn_blocking(move || replica.hear_of_own(&held)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => {
+            shared.changed.notify_one();
+            Err(SyncError::Overtaken)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!("what a member has of this device cannot be looked at: {error}");
+            Err(SyncError::Closed)
+        }
+        Err(_) => Err(SyncError::Closed),
     }
 }
 
@@ -161,10 +190,12 @@ async fn meet(
     }
     let (mut writer, mut reader) = link.accept_control().await?;
     match reader.read(Sender::Member).await? {
-        Frame::Hello { workspace, frontier, life } if workspace == shared.replica.workspace() => {
+        Frame::Hello { workspace, frontier, life, yours }
+            if workspace == shared.replica.workspace() =>
+        {
+            go_on_if_own(shared, yours).await?;
             let told = own_frontier(shared).await?;
-            let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
-            writer.write(&hello).await?;
+            writer.write(&hello(shared, &link.peer(), &told)).await?;
             Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
         }
         Frame::Hello { .. } => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::types::{ChunkId, DeviceId, Frontier, JoinRequest, Refusal, Welcome, WorkspaceId};
+use crate::types::{ChunkId, DeviceId, Frontier, Held, JoinRequest, Refusal, Welcome, WorkspaceId};
 
 /// A workspace, as replication sees it. Calls may block for the disk; none is made from an async
 /// worker.
@@ -24,6 +24,21 @@ pub trait Replica: Send + Sync + 'static {
     /// Must not block, as above.
     fn parting(&self, _device: &DeviceId) -> Option<Frontier> {
         None
+    }
+
+    /// How far a journal is here, durably; `None` if nothing is. Must not block, as above.
+    fn held(&self, _journal: &DeviceId) -> Option<Held> {
+        None
+    }
+
+    /// A member has so much of this device's own journal. If this device has not, then it was
+    /// restored from a backup, or another machine uses its key: it must not go on with that journal,
+    /// and the answer is false.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if it cannot be read, or be noted.
+    fn hear_of_own(&self, _held: &Held) -> Result<bool, ReplicaError> {
+        Ok(true)
     }
 
     /// All members that are not cut; this device may be among them.
