@@ -16,9 +16,10 @@ use tidefs::codec::{
 };
 use tidefs::types::{
     Addresses, AttrChange, Batch, Blob, ChunkId, ChunkKey, ChunkRef, ChunkRequest, Content,
-    DeviceId, EntryId, FileId, Frame, Frontier, Hlc, Ino, JoinRequest, Kind, Name, NodeRecord, Op,
-    OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings, SharedSecret, Ticket,
-    Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome, WorkspaceId,
+    DeviceId, EntryId, FileId, Frame, Frontier, Held, Hlc, Ino, JoinRequest, Kind, Name,
+    NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings,
+    SharedSecret, Ticket, Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome,
+    WorkspaceId,
 };
 
 fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -252,6 +253,7 @@ fn frames() -> Vec<Frame> {
             frontier: frontier.clone(),
             root: Some(TreeRoot([6; 32])),
             life: 0x0123_4567_89ab_cdef,
+            yours: Some(Held { seq: 300, hash: [0x5a; 32] }),
         },
         Frame::Join { workspace, request },
         Frame::Welcome(Welcome {

@@ -3,8 +3,15 @@
 
 #[path = "share/devices.rs"]
 mod devices;
+#[path = "share/members.rs"]
+mod members;
+#[path = "share/oracle.rs"]
+mod oracle;
 #[path = "share/random.rs"]
 mod random;
+#[path = "merge/replica.rs"]
+#[allow(dead_code, reason = "the model's tests use more of it")]
+mod replica;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, Wait, Writing};

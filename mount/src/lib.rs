@@ -4,6 +4,7 @@
 //! means. Nothing here holds a lock across I/O; whatever may wait runs on the pool.
 
 pub mod adapter;
+pub mod ask;
 mod asker;
 mod attr;
 mod errno;

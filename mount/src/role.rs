@@ -11,14 +11,15 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::mount::MountFlags;
 use tidefs::engine::sync::Replica as _;
 use tidefs::fs::{Filesystem, why_read_only};
-use tidefs::types::Role;
+use tidefs::types::Standing;
 
 /// Follows what the device may do, as long as the process lives. The mount is on `dir`.
 ///
 /// # Errors
 /// The system's, if it gives no thread.
 pub fn follow(fs: &Filesystem, dir: &Path) -> std::io::Result<()> {
-    let (published, device) = (Arc::clone(fs.replica().published()), fs.replica().device());
+    let (replica, device) = (Arc::clone(fs.replica()), fs.replica().device());
+    let published = Arc::clone(replica.published());
     let (dir, first) = (dir.to_owned(), published.role(&device));
     #[expect(
         clippy::disallowed_methods,
@@ -27,19 +28,19 @@ pub fn follow(fs: &Filesystem, dir: &Path) -> std::io::Result<()> {
     std::thread::Builder::new().name("role".into()).spawn(move || {
         let mut role = first;
         // Asks the mount, which is served by now or soon.
-        show(&dir, role);
+        show(&dir, replica.standing());
         loop {
             role = published.wait_for_other_role(&device, role);
-            show(&dir, role);
+            show(&dir, replica.standing());
         }
     })?;
     Ok(())
 }
 
-fn show(dir: &Path, role: Option<Role>) {
-    let may_write = role.is_some_and(Role::may_write);
+fn show(dir: &Path, standing: Standing) {
+    let may_write = standing.may_write();
     if !may_write {
-        tracing::info!("changes are refused: {}", why_read_only(role));
+        tracing::info!("changes are refused: {}", why_read_only(standing));
     }
     if let Err(error) = set_read_only(dir, !may_write) {
         tracing::debug!("the flags of {} stay as they are: {error}", dir.display());

@@ -142,6 +142,8 @@ struct Committer {
     unnoted: Vec<ChunkId>,
     /// Files that have several heads, to be merged if that is asked for.
     forked: BTreeSet<FileId>,
+    /// Others have more of this device's journal than it has itself.
+    is_overtaken: bool,
     /// Commits since the last durable one.
     not_durable: bool,
     /// Holds the lock as long as the store is open; let go of last.
@@ -176,6 +178,7 @@ impl Committer {
             latched: None,
             unnoted: Vec::new(),
             forked: BTreeSet::new(),
+            is_overtaken: workspace.is_overtaken(),
             not_durable: false,
             _workspace: workspace,
         }

@@ -37,8 +37,18 @@ pub type SyncReply = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
 pub(super) enum Delivery {
     /// Encoded batches, to be merged, and chunks that came along.
     Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
-    /// Devices to be made members, or to be given another role, and what they are called.
-    Members(Vec<(DeviceId, Role, Option<DeviceName>)>),
+    /// What an admin says of members.
+    Members(Vec<MemberAsk>),
+    /// Proof that this device's journal goes on elsewhere.
+    Overtaken,
+}
+
+/// What this device is to say of a member.
+pub(super) enum MemberAsk {
+    /// It has this role from now on, and may be called so.
+    Role(DeviceId, Role, Option<DeviceName>),
+    /// Nothing of its journal counts behind what is here of it.
+    Cut(DeviceId),
 }
 
 /// Called once, from the commit thread.

@@ -13,7 +13,7 @@ use crate::codec::batch_span;
 use crate::env::Env;
 use crate::keys::DeviceKey;
 use crate::store::Store;
-use crate::types::{DeviceId, DeviceName, Frontier, Hlc, NameHasher, Role};
+use crate::types::{DeviceId, DeviceName, Frontier, Hlc, NameHasher, Role, Standing};
 
 /// A member, as far as this device has heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,10 +24,24 @@ pub struct Member {
     pub name: Option<DeviceName>,
     /// The name, or the first digits of the device: no two are alike.
     pub label: String,
-    /// What it may do.
+    /// What it may do, or might before it was revoked.
     pub role: Role,
+    /// An admin has taken it out of the workspace.
+    pub is_revoked: bool,
     /// It is this device.
     pub is_own: bool,
+}
+
+impl Member {
+    /// Is it an admin?
+    pub fn is_admin(&self) -> bool {
+        !self.is_revoked && self.role == Role::Admin
+    }
+
+    /// May it change files?
+    pub fn may_write(&self) -> bool {
+        !self.is_revoked && self.role.may_write()
+    }
 }
 
 /// Who shares a workspace, and how far their journals are here.
@@ -36,6 +50,7 @@ pub struct Members {
     pub members: Vec<Member>,
     /// The last op of each journal.
     pub frontier: Frontier,
+    is_overtaken: bool,
     store: Store,
     numbers: BTreeMap<DeviceId, u16>,
 }
@@ -53,6 +68,16 @@ impl Members {
     /// This device, unless it is no member (yet).
     pub fn own(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.is_own)
+    }
+
+    /// What this device is.
+    pub fn own_standing(&self) -> Standing {
+        match self.own() {
+            _ if self.is_overtaken => Standing::Overtaken,
+            Some(own) if own.is_revoked => Standing::Revoked,
+            Some(own) => Standing::Member(own.role),
+            None => Standing::Unknown,
+        }
     }
 
     /// What of this device's journals a device lacks that has come this far.
@@ -94,13 +119,17 @@ pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let names = device_names(&store)?;
     let numbers = store.journals()?.into_iter().map(|(number, device)| (device, number)).collect();
     let merger = Merger::open(store.clone(), Arc::new(sealer), hasher, 0)?;
-    let member = |(device, role)| Member {
+    let member = |(device, role), is_revoked| Member {
         device,
         name: names.get(&device).cloned(),
         label: names.label(&device),
         role,
+        is_revoked,
         is_own: device == own,
     };
-    let members = merger.roles().into_iter().map(member).collect();
-    Ok(Members { members, frontier: merger.frontier(), store, numbers })
+    let (now, gone) = merger.roles_and_gone();
+    let now = now.into_iter().map(|of| member(of, false));
+    let members = now.chain(gone.into_iter().map(|of| member(of, true))).collect();
+    let is_overtaken = store.is_overtaken()?;
+    Ok(Members { members, frontier: merger.frontier(), is_overtaken, store, numbers })
 }

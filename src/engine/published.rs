@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::merger::Revoked;
 use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
-use crate::types::{ChunkId, DeviceId, Role};
+use crate::types::{ChunkId, DeviceId, Frontier, Held, Role};
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -17,8 +18,11 @@ pub struct Published {
 
 #[derive(Clone, Default)]
 struct Now {
-    frontier: BTreeMap<DeviceId, u64>,
+    /// The last op of each journal, and the hash of its last batch.
+    heads: BTreeMap<DeviceId, Held>,
     roles: Vec<(DeviceId, Role)>,
+    revoked: Vec<Revoked>,
+    is_overtaken: bool,
     named: u64,
     /// The chunks that the last commits have stored, each with the last op that it is of.
     fresh: VecDeque<(u64, Vec<ChunkId>)>,
@@ -46,11 +50,18 @@ impl Fresh {
 }
 
 impl Published {
-    pub(super) fn set(&self, frontier: BTreeMap<DeviceId, u64>, roles: Vec<(DeviceId, Role)>) {
+    pub(super) fn set(
+        &self,
+        heads: BTreeMap<DeviceId, Held>,
+        roles: Vec<(DeviceId, Role)>,
+        revoked: Vec<Revoked>,
+        is_overtaken: bool,
+    ) {
         let is_new = {
             let mut now = self.now.lock();
-            let is_new = now.frontier != frontier;
-            (now.frontier, now.roles) = (frontier, roles);
+            let is_new = now.heads != heads || now.is_overtaken != is_overtaken;
+            (now.heads, now.roles, now.revoked) = (heads, roles, revoked);
+            now.is_overtaken = is_overtaken;
             is_new
         };
         self.changed.notify_all();
@@ -104,7 +115,18 @@ impl Published {
 
     /// The last op of each journal that is durable here.
     pub fn frontier(&self) -> BTreeMap<DeviceId, u64> {
-        self.now.lock().frontier.clone()
+        let now = self.now.lock();
+        now.heads.iter().map(|(device, held)| (*device, held.seq)).collect()
+    }
+
+    /// How far a journal is durable here.
+    pub fn head(&self, device: &DeviceId) -> Option<Held> {
+        self.now.lock().heads.get(device).copied()
+    }
+
+    /// Do others have more of this device's journal than it has itself?
+    pub fn is_overtaken(&self) -> bool {
+        self.now.lock().is_overtaken
     }
 
     /// The members and their roles, as far as this device has heard.
@@ -115,6 +137,13 @@ impl Published {
     /// What a device may do; `None` if it is no member.
     pub fn role(&self, device: &DeviceId) -> Option<Role> {
         self.now.lock().roles.iter().find(|(of, _)| of == device).map(|(_, role)| *role)
+    }
+
+    /// Was a device a member, and is revoked? Then up to where it may be told of each journal.
+    pub fn revoked(&self, device: &DeviceId) -> Option<Frontier> {
+        let now = self.now.lock();
+        let revoked = now.revoked.iter().find(|revoked| revoked.device == *device);
+        revoked.map(|revoked| revoked.told.clone())
     }
 
     /// Waits until a device may do something else than `role`; says what.

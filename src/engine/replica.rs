@@ -7,17 +7,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::{DeliverError, EngineError};
-use super::handle::{CommitHandle, Delivery};
+use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
 use super::merger::MergeError;
 use super::published::Published;
 use super::sync::{Replica, ReplicaError};
 use super::workspace::{OpenWorkspace, Workspace};
+use crate::codec::{batch_hash, batch_span};
 use crate::env::Env;
 use crate::store::{Store, StoreError};
 use crate::types::{
-    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Ino, JoinRequest, Refusal, Role,
-    Settings, TreeRoot, Welcome, WorkspaceId,
+    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Held, Ino, JoinRequest, Refusal, Role,
+    Settings, Standing, TreeRoot, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -66,6 +67,11 @@ impl LocalReplica {
         &self.published
     }
 
+    /// Who began the workspace.
+    pub fn founder(&self) -> DeviceId {
+        self.founder
+    }
+
     /// What devices are called, by what is committed here.
     ///
     /// # Errors
@@ -85,12 +91,44 @@ impl LocalReplica {
         self.published.role(&self.device)
     }
 
+    /// What this device is in the workspace.
+    pub fn standing(&self) -> Standing {
+        match self.own_role() {
+            _ if self.published.is_overtaken() => Standing::Overtaken,
+            Some(role) => Standing::Member(role),
+            None if self.published.revoked(&self.device).is_some() => Standing::Revoked,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Does this device's own journal go through this op, with this batch?
+    fn goes_through(&self, held: &Held) -> Result<bool, StoreError> {
+        if held.seq == 0 {
+            return Ok(true);
+        }
+        let Some(number) = self.journal(&self.device)? else { return Ok(true) };
+        let Some(bytes) = self.store.batch_with(number, held.seq)? else { return Ok(false) };
+        Ok(batch_span(&bytes)?.last_seq == held.seq && batch_hash(&bytes) == held.hash)
+    }
+
     /// Makes a device a member or gives it another role. Durable on return.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`]. What a device that is no admin says has no effect.
     pub fn set_role(&self, device: &DeviceId, role: Role) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Members(vec![(*device, role, None)])).map_err(failed)
+        self.say_of_member(MemberAsk::Role(*device, role, None))
+    }
+
+    /// Lets nothing of a device's journal count behind what is here of it. Durable on return.
+    ///
+    /// # Errors
+    /// As [`LocalReplica::set_role`].
+    pub fn revoke(&self, device: &DeviceId) -> Result<(), ReplicaError> {
+        self.say_of_member(MemberAsk::Cut(*device))
+    }
+
+    fn say_of_member(&self, ask: MemberAsk) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Members(vec![ask])).map_err(failed)
     }
 
     /// Takes this chunk, should it come while `fetch` runs, whether or not the store knows by then
@@ -160,11 +198,23 @@ impl Replica for LocalReplica {
     }
 
     fn is_member(&self, device: &DeviceId) -> bool {
+        if self.published.is_overtaken() {
+            return false;
+        }
         // Before the first batches have come, a new member knows the founder alone.
-        self.published.role(device).is_some() || *device == self.founder
+        let is_founder = *device == self.founder && self.published.revoked(device).is_none();
+        self.published.role(device).is_some() || is_founder
+    }
+
+    fn parting(&self, device: &DeviceId) -> Option<Frontier> {
+        self.published.revoked(device)
     }
 
     fn members(&self) -> Vec<DeviceId> {
+        if !self.standing().takes_part() {
+            // Nobody would talk to this device, or be right to.
+            return Vec::new();
+        }
         self.published.roles().into_iter().map(|(device, _)| device).collect()
     }
 
@@ -179,6 +229,23 @@ impl Replica for LocalReplica {
         let reached: Option<Frontier> =
             folded.map(|(number, seq)| Some((*devices.get(&number)?, seq))).collect();
         (reached? == *at).then_some(root)
+    }
+
+    fn held(&self, journal: &DeviceId) -> Option<Held> {
+        self.published.head(journal).filter(|held| held.seq > 0)
+    }
+
+    fn hear_of_own(&self, held: &Held) -> Result<bool, ReplicaError> {
+        if self.goes_through(held).map_err(failed)? {
+            return Ok(true);
+        }
+        tracing::error!(
+            "a member has op {} of this device's journal, and this device has not: {}",
+            held.seq,
+            "it was restored from a backup, or its key is in use elsewhere"
+        );
+        self.deliver_and_wait(Delivery::Overtaken).map_err(failed)?;
+        Ok(false)
     }
 
     fn batches(
@@ -274,10 +341,12 @@ impl Replica for LocalReplica {
             .redeem(&request.token, joiner)
             .map_err(failed)?
             .map_err(ReplicaError::NotAdmitted)?;
+        if self.published.revoked(joiner).is_some() {
+            return Err(ReplicaError::NotAdmitted(Refusal::Revoked));
+        }
         if self.published.role(joiner).is_none() {
             let name = DeviceName::new(&request.name).ok();
-            self.deliver_and_wait(Delivery::Members(vec![(*joiner, role, name)]))
-                .map_err(failed)?;
+            self.say_of_member(MemberAsk::Role(*joiner, role, name))?;
             tracing::info!("{joiner}, called {:?}, is now a member ({role:?})", request.name);
         }
         let secret = Workspace::secret(&self.dir, &self.env).map_err(failed)?;

@@ -79,6 +79,7 @@ pub struct OpenWorkspace {
     own: u16,
     device: DeviceId,
     next_seq: u64,
+    is_overtaken: bool,
     merger: Option<Merger>,
     published: Arc<Published>,
     writer: Option<Writer>,
@@ -300,6 +301,7 @@ impl OpenWorkspace {
             None => Chain::new(device),
         };
         let next_seq = chain.next_seq();
+        let is_overtaken = store.is_overtaken()?;
         let journal = JournalWriter::new(key, own, chain, Arc::clone(&env.clock));
         let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
         let (sealer, hasher) = (Arc::new(sealer), NameHasher::derive(&secret.0));
@@ -313,6 +315,7 @@ impl OpenWorkspace {
             settings,
             own,
             device,
+            is_overtaken,
             merger: Some(merger),
             published: Arc::default(),
             next_seq,
@@ -330,6 +333,11 @@ impl OpenWorkspace {
     /// This device.
     pub fn device(&self) -> DeviceId {
         self.device
+    }
+
+    /// Was it found that others have more of this device's journal than it has itself?
+    pub fn is_overtaken(&self) -> bool {
+        self.is_overtaken
     }
 
     /// What is durable here, for other threads.

@@ -39,7 +39,7 @@ use crate::engine::{
 use crate::env::Env;
 use crate::store::Store;
 use crate::types::limits::CHUNK_BYTES_MAX;
-use crate::types::{ChunkId, ConflictResolution, Ino, Name, Role, Timestamp};
+use crate::types::{ChunkId, ConflictResolution, Ino, Name, Standing, Timestamp};
 use cache::ChunkCache;
 use load::{Loaded, Miss};
 use space::{OP_BYTES, Space};
@@ -299,11 +299,28 @@ impl Filesystem {
     }
 }
 
-/// Why a device with this role can change nothing.
-pub fn why_read_only(role: Option<Role>) -> String {
-    match role {
-        None => "this device is no member of the workspace, or has not heard that it is".into(),
-        Some(_) => "this device is a reader of the workspace; an admin can make it a writer".into(),
+/// Why a device of this standing can change nothing.
+pub fn why_read_only(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Member(_) => {
+            "this device is a reader of the workspace; an admin can make it a writer"
+        }
+        Standing::Revoked => {
+            "this device was revoked: an admin has taken it out of the workspace; what is here can \
+             be read"
+        }
+        Standing::Forked => {
+            "this device's journal is forked: its key has signed two, here and on another machine; \
+             what is here can be read. Revoke it on another device, and join anew with a ticket"
+        }
+        Standing::Overtaken => {
+            "other devices have more of this device's journal than it has: it was restored from a \
+             backup, or another machine uses its key. What is here can be read. Join anew under \
+             another name with a ticket from another device, then copy over what is only here"
+        }
+        Standing::Unknown => {
+            "this device is no member of the workspace, or has not heard that it is"
+        }
     }
 }
 
@@ -372,9 +389,9 @@ impl Inner {
 
     /// Nothing that this device may not change is changed here: it would count nowhere else.
     fn check_role(&self) -> FsResult<()> {
-        match self.replica.own_role() {
-            Some(role) if role.may_write() => Ok(()),
-            role => Err(FsError::ReadOnly(why_read_only(role))),
+        match self.replica.standing() {
+            standing if standing.may_write() => Ok(()),
+            standing => Err(FsError::ReadOnly(why_read_only(standing).into())),
         }
     }
 

@@ -61,6 +61,11 @@ impl Chain {
         self.next_seq
     }
 
+    /// The hash of the last batch; zeros if there is none.
+    pub fn last_hash(&self) -> BatchHash {
+        self.previous
+    }
+
     /// The clock of the last op.
     pub fn hlc(&self) -> Hlc {
         self.hlc

@@ -161,7 +161,7 @@ fn insert_move<R: Records>(
     Ok(())
 }
 
-fn do_move<R: Records>(state: &mut State<R>, it: &mut Move) -> Result<(), R::Error> {
+pub(super) fn do_move<R: Records>(state: &mut State<R>, it: &mut Move) -> Result<(), R::Error> {
     let Some(mut entry) = state.entry(it.entry)? else { return Ok(()) };
     it.before.clone_from(&entry.place);
     it.is_applied = !is_inside(state, it.to.parent, entry.inode)?;
@@ -172,7 +172,7 @@ fn do_move<R: Records>(state: &mut State<R>, it: &mut Move) -> Result<(), R::Err
     Ok(())
 }
 
-fn undo_move<R: Records>(state: &mut State<R>, it: &Move) -> Result<(), R::Error> {
+pub(super) fn undo_move<R: Records>(state: &mut State<R>, it: &Move) -> Result<(), R::Error> {
     if !it.is_applied {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 //! the same tree, in whatever causal order they heard them, compacted or not; every entry reaches
 //! the root; names in a directory are unique; no content goes that nobody has superseded or removed.
 
+mod anew;
 mod compact;
 mod fold;
 mod judge;
@@ -20,6 +21,7 @@ mod view;
 pub use crate::types::merged::{
     AttrName, Entry, Inode, Key, MemberChange, MemberOp, Move, Removal, Stamp, Standing, Version,
 };
+pub use anew::unfold;
 pub use compact::compact;
 pub use fold::{fold, is_inside, pass_over};
 pub use judge::{Delivered, Made, Verdict, is_well_formed, judge, past_reach};

@@ -284,6 +284,11 @@ impl<R: Records> State<R> {
         Ok(())
     }
 
+    /// So many ops have arrived, however many were folded again.
+    pub fn set_arrivals(&mut self, arrivals: u64) {
+        self.arrivals = arrivals;
+    }
+
     /// Touches every inode that was changed since this state was made: all, after a fold anew, as a
     /// change of the standing Cuts asks for (C6).
     pub fn touch_changed(&mut self) {

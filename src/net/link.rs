@@ -30,12 +30,14 @@ pub enum CloseCode {
     Protocol,
     /// Too many come at once.
     Busy,
+    /// The other was a member, and is revoked.
+    Revoked,
     /// A code that this build does not know.
     Other(u64),
 }
 
 impl CloseCode {
-    const KNOWN: [Self; 7] = [
+    const KNOWN: [Self; 8] = [
         Self::Leaving,
         Self::Stranger,
         Self::Duplicate,
@@ -43,6 +45,7 @@ impl CloseCode {
         Self::Stalled,
         Self::Protocol,
         Self::Busy,
+        Self::Revoked,
     ];
 
     fn number(self) -> VarInt {
@@ -69,6 +72,7 @@ impl fmt::Display for CloseCode {
             Self::Refused => f.write_str("it refused what this device sent"),
             Self::Stalled => f.write_str("this device did not answer"),
             Self::Protocol => f.write_str("this device broke the protocol"),
+            Self::Revoked => f.write_str("this device was revoked"),
             Self::Busy => f.write_str("it is busy"),
             Self::Other(code) => write!(f, "code {code}"),
         }

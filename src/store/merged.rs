@@ -34,8 +34,12 @@ pub struct MergedRows {
     pub moves: Vec<(OpId, Option<Move>)>,
     /// Roles and Cuts.
     pub members: Vec<MemberOp>,
-    /// Ops that do not count, and what they would have made.
-    pub voids: Vec<(OpId, u8)>,
+    /// Ops that do not count (or now do), and what they would have made.
+    pub voids: Vec<(OpId, Option<u8>)>,
+    /// How often the tree was folded anew, if it was once more.
+    pub folds_anew: Option<u64>,
+    /// Others have more of this device's journal than it has itself. Never taken back.
+    pub is_overtaken: bool,
     /// Files and directories known here by a number that is not their own.
     pub faces: Vec<(FileId, Option<Ino>)>,
     /// Directories in which something stands beside its name (or no longer does).
@@ -180,6 +184,42 @@ impl Store {
         self.with_reader(|db| {
             let mut select = db.prepare_cached("SELECT made FROM void WHERE op = ?1")?;
             Ok(select.query_row([signed(op.packed())], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// All ops that do not count, and what they would have made.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn voids(&self) -> Result<Vec<(OpId, u8)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT op, made FROM void")?;
+            let rows = select
+                .query_map([], |row| Ok((OpId::from_packed(unsigned(row, 0)?), row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How often the tree was folded anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn folds_anew(&self) -> Result<u64, StoreError> {
+        self.with_reader(|db| {
+            let mut select =
+                db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
+            Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
+        })
+    }
+
+    /// Was it found that others have more of this device's journal than it has itself?
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn is_overtaken(&self) -> Result<bool, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'overtaken'")?;
+            Ok(select.exists([])?)
         })
     }
 
@@ -413,8 +453,21 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
         put.execute(params![signed(op.id.packed()), encode_merged(op)])?;
     }
     for (op, made) in &rows.voids {
-        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO void VALUES (?1, ?2)")?;
-        put.execute(params![signed(op.packed()), made])?;
+        let op = signed(op.packed());
+        match made {
+            Some(made) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO void VALUES (?1, ?2)")?
+                .execute(params![op, made])?,
+            None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
+        };
+    }
+    if rows.is_overtaken {
+        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('overtaken', 1)", [])?;
+    }
+    if let Some(count) = rows.folds_anew {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('folds_anew', ?1)")?
+            .execute([signed(count)])?;
     }
     for (id, wanted) in &rows.wanted {
         match wanted {

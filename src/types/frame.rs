@@ -10,7 +10,9 @@ use super::limits::{
     ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX,
     REQUEST_CHUNKS_MAX,
 };
-use super::{Blob, ChunkId, DeviceId, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId};
+use super::{
+    BatchHash, Blob, ChunkId, DeviceId, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
+};
 
 /// The last seq heard of each journal, durable here.
 pub type Frontier = BTreeMap<DeviceId, u64>;
@@ -44,6 +46,15 @@ pub struct PeerNote {
     pub addresses: Addresses,
 }
 
+/// How much a device has of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// The last op.
+    pub seq: u64,
+    /// The hash of the batch that ends with it.
+    pub hash: BatchHash,
+}
+
 /// One message on a connection's control stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Frame {
@@ -57,6 +68,8 @@ pub enum Frame {
         root: Option<TreeRoot>,
         /// Which process of the sender it is: drawn at random when that began.
         life: u64,
+        /// What the sender has of the receiver's own journal, if it has any.
+        yours: Option<Held>,
     },
     /// The first of a device that wants to become a member.
     Join {

@@ -89,6 +89,9 @@ pub enum Refusal {
     /// Its time is over.
     #[error("the invitation has expired; ask for a new one")]
     ExpiredInvitation,
+    /// It was a member, and an admin has revoked it.
+    #[error("this device was revoked: an admin has taken it out of the workspace")]
+    Revoked,
     /// It failed there for another reason, which that device's log tells.
     #[error("the other device failed to answer; its log says why")]
     Failed,

@@ -95,7 +95,8 @@ impl Fetch for Bringing {
     }
 }
 
-fn hand_over(from: &Device, to: &Device) -> bool {
+/// Hands all batches that one device has to another; had that one all?
+pub fn hand_over(from: &Device, to: &Device) -> bool {
     let (from, to) = (from.fs.replica(), to.fs.replica());
     let known = to.frontier();
     let mut batches = Vec::new();
@@ -116,7 +117,8 @@ fn hand_over(from: &Device, to: &Device) -> bool {
     true
 }
 
-fn fetch_all(to: &Device, from: &[&Device]) {
+/// Brings what is missing.
+pub fn fetch_all(to: &Device, from: &[&Device]) {
     let replica = to.fs.replica();
     for _ in 0..100 {
         let missing = replica.missing_chunks(1000, &std::collections::HashSet::new());

@@ -77,7 +77,7 @@ fn without_links(what: &str) -> String {
 }
 
 /// One random change; says which.
-fn step(device: &Device, random: &mut StdRng) -> String {
+pub fn step(device: &Device, random: &mut StdRng) -> String {
     let tree: Vec<(String, bool)> = device
         .tree()
         .into_iter()

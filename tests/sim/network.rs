@@ -199,8 +199,9 @@ impl World {
         let replica = self.life(n).fs.replica();
         let (frontier, workspace) = (replica.frontier(), replica.workspace());
         let root = replica.tree_root(&frontier);
+        let yours = replica.held(&peer);
         let life = u64::from(self.places[n].lives);
-        let hello = encode_frame(&Frame::Hello { workspace, frontier, root, life });
+        let hello = encode_frame(&Frame::Hello { workspace, frontier, root, life, yours });
         self.send(conn, n, |bytes| Event::Accept(conn, bytes), hello);
         if self.may(Fault::Cut) {
             let at_ms = self.now_ms + self.random.random_range(0..8000);
@@ -247,7 +248,7 @@ impl World {
             let own = self.places[n].id;
             return self.soon_if(from, conn, Event::Input(Input::DialFailed(own, Loss::Refused)));
         }
-        let (frontier, root, life) = hello_of(hello);
+        let (frontier, root, life) = self.hello_of(n, hello);
         let told = replica.frontier();
         let own_root = replica.tree_root(&told);
         if let Some((root, own_root)) = root.zip(own_root).filter(|_| frontier == told) {
@@ -255,8 +256,8 @@ impl World {
         }
         let workspace = replica.workspace();
         let own_life = u64::from(self.places[n].lives);
-        let (frontier_told, root) = (told.clone(), own_root);
-        let back = Frame::Hello { workspace, frontier: frontier_told, root, life: own_life };
+        let (frontier_told, root, yours) = (told.clone(), own_root, replica.held(&peer));
+        let back = Frame::Hello { workspace, frontier: frontier_told, root, life: own_life, yours };
         let back = encode_frame(&back);
         let theirs = frontier.clone();
         self.send(conn, n, |bytes| Event::Welcome(conn, theirs, bytes), back);
@@ -270,8 +271,22 @@ impl World {
             return;
         }
         let peer = self.places[self.links[&conn].ends[1]].id;
-        let ((frontier, _, life), conn) = (hello_of(hello), ConnId(conn));
+        let ((frontier, _, life), conn) = (self.hello_of(n, hello), ConnId(conn));
         self.input(n, Input::Connected { conn, peer, dialled: true, frontier, told, life });
+    }
+
+    /// What a greeting says. No device has lost anything that another has of its journal.
+    fn hello_of(&mut self, n: usize, bytes: &[u8]) -> (Frontier, Option<TreeRoot>, u64) {
+        match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
+            Frame::Hello { frontier, root, life, yours, .. } => {
+                let replica = self.life(n).fs.replica();
+                let goes_on = yours
+                    .is_none_or(|yours| replica.hear_of_own(&yours).is_ok_and(|goes_on| goes_on));
+                assert!(goes_on, "{n} does not have what {yours:?} says");
+                (frontier, root, life)
+            }
+            other => panic!("{other:?} is no Hello"),
+        }
     }
 
     /// One of a connection's ends closes it.
@@ -506,13 +521,6 @@ impl World {
             self.turn_later(n);
         }
         self.input(n, Input::Fetched { request, stored, lacking, bytes, store_failed });
-    }
-}
-
-fn hello_of(bytes: &[u8]) -> (Frontier, Option<TreeRoot>, u64) {
-    match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
-        Frame::Hello { frontier, root, life, .. } => (frontier, root, life),
-        other => panic!("{other:?} is no Hello"),
     }
 }
 

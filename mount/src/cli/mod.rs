@@ -1,6 +1,7 @@
 //! The command line: one definition, from which help, completions and manual pages are made.
 
 mod background;
+mod devices;
 mod export;
 mod history;
 mod log;
@@ -49,7 +50,7 @@ enum Command {
     Invite(share::InviteArgs),
     /// Join a workspace of another device with a ticket, and mount it
     Join(share::JoinArgs),
-    /// List the devices that share a workspace
+    /// List the devices that share a workspace, or change what one may do
     Devices(share::DevicesArgs),
     /// List the files that devices have changed apart and nobody has settled
     Conflicts(report::ConflictsArgs),

@@ -239,6 +239,7 @@ fn check_mount_point(dir: &Path) -> anyhow::Result<()> {
 
 fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let fs = open(plan)?;
+    tidefs_mount::ask::forget(&plan.workspace);
     let share = Share::new(fs.clone(), &plan.workspace, plan.options.share.clone())?;
     let hears = begin_sharing(&fs, &share);
     if let Err(error) = hears {
@@ -254,7 +255,7 @@ fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     if !mount.read_only {
         tidefs_mount::role::follow(&fs, &plan.dir)?;
     }
-    heed_signals(session.unmounter(), plan.dir.clone(), share.clone())?;
+    heed_signals(session.unmounter(), plan, share.clone(), fs.clone())?;
     write_served(&plan.workspace, &plan.dir)?;
     if args.serving {
         background::tell_ready()?;
@@ -321,6 +322,11 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
 fn begin_sharing(fs: &Filesystem, share: &Share) -> anyhow::Result<()> {
     use tidefs::engine::sync::Replica as _;
     let replica = fs.replica();
+    let standing = replica.standing();
+    if !standing.takes_part() {
+        tracing::warn!("{}", tidefs::fs::why_read_only(standing));
+        return Ok(());
+    }
     let is_member = replica.published().role(&replica.device()).is_some();
     if is_member && replica.members().len() < 2 {
         return Ok(());
@@ -338,8 +344,14 @@ fn begin_sharing(fs: &Filesystem, share: &Share) -> anyhow::Result<()> {
 }
 
 /// On SIGINT, SIGTERM or SIGHUP: unmount, so that the session drains and ends. On SIGUSR1: listen
-/// for other devices, for one has been invited.
-fn heed_signals(mut unmounter: Unmounter, dir: PathBuf, share: Share) -> anyhow::Result<()> {
+/// for other devices, for one has been invited, and do what else is asked.
+fn heed_signals(
+    mut unmounter: Unmounter,
+    plan: &Plan,
+    share: Share,
+    fs: Filesystem,
+) -> anyhow::Result<()> {
+    let (dir, workspace) = (plan.dir.clone(), plan.workspace.clone());
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     #[expect(clippy::disallowed_methods, reason = "signals need a thread of their own")]
@@ -349,6 +361,7 @@ fn heed_signals(mut unmounter: Unmounter, dir: PathBuf, share: Share) -> anyhow:
                 if let Err(error) = share.start() {
                     tracing::error!("cannot listen for other devices: {error:#}");
                 }
+                tidefs_mount::ask::answer(&fs, &workspace);
                 continue;
             }
             tracing::info!("signal {signal}: unmounting");

@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tidefs::engine::{self, Progress, Status};
 use tidefs::env::Env;
-use tidefs::types::Role;
+use tidefs::types::Standing;
 
 use super::share::role_name;
 use super::state::{Served, StateDir};
@@ -70,9 +70,13 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let name = state.find(args.workspace.as_deref())?;
     let dir = state.workspace(&name)?;
     let status = engine::status(&dir, &Env::real())?;
-    let role = engine::members(&dir, &Env::real())?.own().map(|own| own.role);
-    let read_only = (!role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role));
-    let role = role.map(role_name);
+    let members = engine::members(&dir, &Env::real())?;
+    let standing = members.own_standing();
+    let read_only = (!standing.may_write()).then(|| tidefs::fs::why_read_only(standing).to_owned());
+    let role = match standing {
+        Standing::Member(role) => Some(role_name(role)),
+        _ => None,
+    };
     let shown = Shown { status, mounted: state.served(&name), role, read_only };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&shown)?);

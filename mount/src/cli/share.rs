@@ -15,6 +15,7 @@ use tidefs::env::Env;
 use tidefs::types::{Addresses, DeviceName, Hlc, Role, Ticket};
 use tidefs_mount::share::{NetState, PeerState, Way, WayKind, device};
 
+use super::devices::DeviceCommand;
 use super::options;
 use super::say;
 use super::state::{Served, StateDir};
@@ -25,7 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// What a member may do, as the command line has it.
 #[derive(Clone, Copy, ValueEnum)]
-enum RoleName {
+pub enum RoleName {
     /// Write, and say who is a member
     Admin,
     /// Read and write
@@ -77,7 +78,10 @@ pub struct JoinArgs {
 
 /// `tidefs devices`'s arguments.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DevicesArgs {
+    #[command(subcommand)]
+    command: Option<DeviceCommand>,
     /// A workspace's name or mount point [default: the only one]
     workspace: Option<PathBuf>,
     /// Print JSON
@@ -239,6 +243,7 @@ struct Row {
     #[serde(skip)]
     label: String,
     role: &'static str,
+    revoked: bool,
     own: bool,
     connected: bool,
     path: Option<Way>,
@@ -252,6 +257,9 @@ struct Row {
 
 /// Lists the members that are known here.
 pub fn devices(args: &DevicesArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
+    if let Some(command) = &args.command {
+        return super::devices::run(command, state);
+    }
     let name = state.find(args.workspace.as_deref())?;
     let dir = state.workspace(&name)?;
     let env = Env::real();
@@ -272,13 +280,13 @@ pub fn devices(args: &DevicesArgs, state: &StateDir) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let width = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).max(4);
-    println!("{:width$}  DEVICE    ROLE    SEEN         LAG               PATH", "NAME");
+    println!("{:width$}  DEVICE    ROLE     SEEN         LAG               PATH", "NAME");
     for row in rows {
         println!(
-            "{:width$}  {:8}  {:6}  {:11}  {:16}  {}",
+            "{:width$}  {:8}  {:7}  {:11}  {:16}  {}",
             row.label,
             &row.device[..8],
-            row.role,
+            if row.revoked { "revoked" } else { row.role },
             seen(&row, now_s),
             lag(&row),
             path(&row),
@@ -293,7 +301,11 @@ fn row(
     known: &Members,
     (now_s, is_served): (i64, bool),
 ) -> anyhow::Result<Row> {
-    let lag = peer.frontier().filter(|_| !member.is_own).map(|has| known.lag(&has)).transpose()?;
+    let lag = peer
+        .frontier()
+        .filter(|_| !member.is_own && !member.is_revoked)
+        .map(|has| known.lag(&has))
+        .transpose()?;
     let age_s = |since: Hlc| u64::try_from(now_s).unwrap_or(0).saturating_sub(since.0 / 1_000_000);
     let connected = peer.connected && is_served;
     Ok(Row {
@@ -301,6 +313,7 @@ fn row(
         name: member.name.as_ref().map(ToString::to_string),
         label: member.label.clone(),
         role: role_name(member.role),
+        revoked: member.is_revoked,
         own: member.is_own,
         connected,
         path: peer.way.filter(|_| connected),
@@ -338,7 +351,7 @@ fn path(row: &Row) -> String {
         (Some(Way { kind: WayKind::Direct, address }), _) => format!("direct, {address}"),
         (Some(Way { kind: WayKind::Relayed, address }), _) => format!("relayed, {address}"),
         (Some(Way { kind: WayKind::Mixed, address }), _) => format!("mixed, {address}"),
-        (None, Some(error)) if !row.own => error.clone(),
+        (None, Some(error)) if !row.own && !row.revoked => error.clone(),
         (None, _) => String::new(),
     }
 }

@@ -46,23 +46,29 @@ impl Joined {
 
     /// Both mounted with these options, after a comma, beside those for the network.
     pub fn with(ada: &Mount, more: &str) -> Self {
-        Self::admitted(ada, more, "writer")
+        Self::admitted(ada, more, "writer", "bob-laptop")
     }
 
     /// With this role.
     pub fn with_role(ada: &Mount, role: &str) -> Self {
-        Self::admitted(ada, "", role)
+        Self::admitted(ada, "", role, "bob-laptop")
     }
 
-    fn admitted(ada: &Mount, more: &str, role: &str) -> Self {
+    /// One more, called so.
+    pub fn named(ada: &Mount, name: &str) -> Self {
+        Self::admitted(ada, "", "writer", name)
+    }
+
+    fn admitted(ada: &Mount, more: &str, role: &str, name: &str) -> Self {
         let options = format!("{LISTEN}{more}");
         listen(ada, more);
         let ticket = ticket(ada, &["--role", role]);
         let dir = tempfile::tempdir().expect("a directory");
-        let words = ["join", &ticket, "there", "--name", "bob-laptop", "-o", &options];
+        let words = ["join", &ticket, "there", "--name", name, "-o", &options];
         let said = told(dir.path(), &words).expect("joins");
         let of_whom = format!("joined workspace \"point\" of ada-desk as {role}");
-        assert!(said.contains(&of_whom) && said.contains("called \"bob-laptop\""), "{said}");
+        let called = format!("called {name:?}");
+        assert!(said.contains(&of_whom) && said.contains(&called), "{said}");
         assert!(said.contains("mounted on there"), "{said}");
         Self { dir, options }
     }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::limits::FRAME_BATCHES_MAX;
 use crate::types::{
-    Blob, ChunkId, JoinRequest, PeerNote, Refusal, Role, Settings, SharedSecret, Token, TreeRoot,
-    Welcome, WorkspaceId,
+    Blob, ChunkId, Held, JoinRequest, PeerNote, Refusal, Role, Settings, SharedSecret, Token,
+    TreeRoot, Welcome, WorkspaceId,
 };
 
 fn device() -> impl Strategy<Value = DeviceId> {
@@ -52,11 +52,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             proptest::option::of(any::<[u8; 32]>().prop_map(TreeRoot)),
             any::<u64>()
         )
-            .prop_map(|(workspace, frontier, root, life)| Frame::Hello {
-                workspace,
-                frontier,
-                root,
-                life
+            .prop_map(|(workspace, frontier, root, life)| {
+                let yours = (life % 2 == 0).then_some(Held { seq: life, hash: [7; 32] });
+                Frame::Hello { workspace, frontier, root, life, yours }
             }),
         (workspace(), any::<[u8; 16]>(), "[a-zü日]{1,20}").prop_map(|(workspace, token, name)| {
             Frame::Join { workspace, request: JoinRequest { token: Token(token), name } }

@@ -6,11 +6,11 @@ use super::Committer;
 use crate::chunk::Manifest;
 use crate::engine::EngineError;
 use crate::engine::error::DeliverError;
-use crate::engine::handle::Delivery;
+use crate::engine::handle::{Delivery, MemberAsk};
 use crate::engine::journal::micros;
 use crate::engine::merger::MergeError;
 use crate::store::{Commit, StoreError, Sync, Wanted};
-use crate::types::{AttrChange, ChunkId, DeviceId, DeviceName, FileId, Op, Role};
+use crate::types::{AttrChange, ChunkId, FileId, Op};
 
 /// A row of what is wanted: to be put, or removed.
 type WantedRow = (ChunkId, Option<Wanted>);
@@ -18,14 +18,17 @@ type WantedRow = (ChunkId, Option<Wanted>);
 impl Committer {
     /// Takes in what a peer has sent. Durable when this returns, but for chunks, which are soon.
     pub(super) fn take_delivery(&mut self, delivery: Delivery) -> Result<(), DeliverError> {
-        self.unless_latched(|this| match delivery {
-            Delivery::Batches(batches, chunks) => {
-                this.source.hold(true);
-                let result = this.merge(&batches, chunks.into_iter().collect());
-                this.source.hold(false);
-                result
-            }
-            Delivery::Members(members) => this.admit(&members),
+        self.unless_latched(|this| {
+            this.source.hold(true);
+            let result = match delivery {
+                Delivery::Batches(batches, chunks) => {
+                    this.merge(&batches, chunks.into_iter().collect())
+                }
+                Delivery::Members(asked) => this.say_of_members(&asked),
+                Delivery::Overtaken => this.set_overtaken(),
+            };
+            this.source.hold(false);
+            result
         })
     }
 
@@ -169,24 +172,43 @@ impl Committer {
         Ok(rows.len() > before)
     }
 
-    /// Makes devices members, or changes what they may do.
-    fn admit(
-        &mut self,
-        members: &[(DeviceId, Role, Option<DeviceName>)],
-    ) -> Result<(), DeliverError> {
-        for (device, role, name) in members {
-            let journal = if let Some(number) = self.merger.number(device) {
-                number
-            } else {
-                let number = self.merger.next_number();
-                self.writer.add_journal(number, device)?;
-                self.merger.add_journal(number, *device);
-                number
-            };
-            self.source.emit(Op::Role { journal, role: *role });
-            if let Some(name) = name {
-                let change = AttrChange::name_device(device, name);
-                self.source.emit(Op::Attr { file: FileId::ROOT, change });
+    /// Notes that this device's journal goes on elsewhere: it is not continued here, ever.
+    fn set_overtaken(&mut self) -> Result<(), DeliverError> {
+        self.commit_all(true)?;
+        let mut commit = Commit::default();
+        commit.merged.is_overtaken = true;
+        self.writer.commit(&commit, Sync::Durable)?;
+        self.is_overtaken = true;
+        self.publish();
+        Ok(())
+    }
+
+    /// Says who is a member and may do what, and folds it: durable when this returns.
+    fn say_of_members(&mut self, asked: &[MemberAsk]) -> Result<(), DeliverError> {
+        // What was done before is signed before.
+        self.commit_all(true)?;
+        for ask in asked {
+            match ask {
+                MemberAsk::Role(device, role, name) => {
+                    let journal = if let Some(number) = self.merger.number(device) {
+                        number
+                    } else {
+                        let number = self.merger.next_number();
+                        self.writer.add_journal(number, device)?;
+                        self.merger.add_journal(number, *device);
+                        number
+                    };
+                    self.source.emit(Op::Role { journal, role: *role });
+                    if let Some(name) = name {
+                        let change = AttrChange::name_device(device, name);
+                        self.source.emit(Op::Attr { file: FileId::ROOT, change });
+                    }
+                }
+                MemberAsk::Cut(device) => {
+                    if let Some((last, hash)) = self.merger.heard_of(device) {
+                        self.source.emit(Op::Cut { last, hash });
+                    }
+                }
             }
         }
         self.commit_all(true)?;
@@ -198,6 +220,10 @@ impl Committer {
         if self.merger.is_shared() {
             self.handle.set_shared();
         }
-        self.published.set(self.merger.frontier(), self.merger.roles());
+        let (mut roles, revoked) = (self.merger.roles(), self.merger.revoked());
+        if self.is_overtaken {
+            roles.retain(|(device, _)| *device != self.merger.own_device());
+        }
+        self.published.set(self.merger.held(), roles, revoked, self.is_overtaken);
     }
 }

@@ -9,7 +9,9 @@ use super::view::{self};
 use super::{Known, MergeError, Merger, Round};
 use crate::codec::{decode_batch, decode_ops, encode_batch};
 use crate::keys::Chain;
-use crate::merge::{Delivered, Made, State, Verdict, bring_up, fold, judge, pass_over};
+use crate::merge::{
+    Delivered, Made, State, Verdict, bring_up, fold, is_well_formed, judge, pass_over,
+};
 use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
@@ -17,6 +19,9 @@ use crate::types::{
     Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
     VersionRecord,
 };
+
+/// The ops of a batch, each with its id and its place in the order.
+pub(super) type Taken = Vec<(OpId, Key, Op)>;
 
 /// Ops of this device that one round folds at most, beside what has arrived.
 const OWN_OPS_MAX: u64 = 65_536;
@@ -29,6 +34,8 @@ pub(super) struct Folding<'a> {
     /// Made by the ops of this round.
     pub(super) makes: HashMap<FileId, Op>,
     voids: HashMap<OpId, u8>,
+    /// Other Cuts stand than before: what was folded may be void, and what was void may stand.
+    pub(super) is_anew: bool,
     /// Where in the commit the versions of this round stand.
     pub(super) versions: HashMap<VersionId, usize>,
     /// Where this device's own ops, folded only now, have left what they touched: there it is
@@ -39,19 +46,31 @@ pub(super) struct Folding<'a> {
 impl<'a> Folding<'a> {
     /// Over what `merger` keeps.
     pub(super) fn new(merger: &'a Merger) -> Result<Self, MergeError> {
-        let known = merger.known.clone();
-        let kept = Kept::new(merger.store.clone(), Arc::clone(&known.moves), known.folded.clone());
-        let arrivals = known.folded.values().sum();
         Ok(Self {
             merger,
-            known,
-            state: State::new(kept, arrivals)?,
+            known: merger.known.clone(),
+            state: kept(merger)?,
             commit: Commit::default(),
             makes: HashMap::new(),
             voids: HashMap::new(),
+            is_anew: false,
             versions: HashMap::new(),
             shown: Vec::new(),
         })
+    }
+
+    /// Forgets what was folded in this round, but not which batches have come.
+    pub(super) fn start_again(&mut self) -> Result<(), MergeError> {
+        self.state = kept(self.merger)?;
+        self.makes.clear();
+        self.versions.clear();
+        self.commit.versions_put.clear();
+        self.commit.merged.wanted.clear();
+        Ok(())
+    }
+
+    pub(super) fn set_voids(&mut self, voids: HashMap<OpId, u8>) {
+        self.voids = voids;
     }
 
     /// Folds own batches that were committed since the last round.
@@ -142,6 +161,10 @@ impl<'a> Folding<'a> {
                 Err(refused("another batch with this number is here: the journal is forked".into()))
             };
         }
+        if number == self.merger.own {
+            // It is for replication to find out that this journal goes on elsewhere.
+            return Ok(true);
+        }
         if batch.seq > chain.next_seq() || batch.hlc.0 > now_us.saturating_add(CLOCK_AHEAD_US_MAX) {
             return Ok(false);
         }
@@ -187,13 +210,6 @@ impl<'a> Folding<'a> {
     }
 
     fn fold_batch(&mut self, number: u16, batch: &Batch) -> Result<(), MergeError> {
-        let refused =
-            |why: String| MergeError::Refused { journal: batch.journal, seq: batch.seq, why };
-        let context = context(&batch.journal, batch.seq);
-        let sealer = &self.merger.sealer;
-        let plain = sealer
-            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
-            .map_err(|error| refused(error.to_string()))?;
         let mut frontier = self.known.heard.get(&number).cloned().unwrap_or_default();
         for (device, seq) in &batch.frontier_delta {
             if let Some(of) = self.known.numbers.get(device) {
@@ -202,10 +218,7 @@ impl<'a> Folding<'a> {
             }
         }
         self.known.heard.insert(number, frontier.clone());
-        let ops = self.decode(&plain).map_err(|error| refused(error.to_string()))?;
-        if ops.len() != batch.count as usize {
-            return Err(refused(format!("it says {} ops and holds {}", batch.count, ops.len())));
-        }
+        let ops = self.ops_of(batch)?;
         for (index, op) in ops.into_iter().enumerate() {
             let offset = index as u64;
             let id = OpId::new(number, batch.seq + offset);
@@ -216,6 +229,22 @@ impl<'a> Folding<'a> {
         self.known.folded.insert(number, last);
         self.commit.merged.folded.push((number, last));
         Ok(())
+    }
+
+    /// A batch's ops, opened and in local form.
+    pub(super) fn ops_of(&mut self, batch: &Batch) -> Result<Vec<Op>, MergeError> {
+        let refused =
+            |why: String| MergeError::Refused { journal: batch.journal, seq: batch.seq, why };
+        let context = context(&batch.journal, batch.seq);
+        let sealer = &self.merger.sealer;
+        let plain = sealer
+            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .map_err(|error| refused(error.to_string()))?;
+        let ops = self.decode(&plain).map_err(|error| refused(error.to_string()))?;
+        if ops.len() != batch.count as usize {
+            return Err(refused(format!("it says {} ops and holds {}", batch.count, ops.len())));
+        }
+        Ok(ops)
     }
 
     /// Ops in local form. A device that a `Role` names for the first time gets a journal here.
@@ -253,7 +282,10 @@ impl<'a> Folding<'a> {
             Op::Cut { last, .. } => Some(MemberChange::Cut(*last)),
             _ => None,
         };
-        if let Some(body) = body {
+        let heard = Heard { folding: self, failing: Failing::default() };
+        let is_well_formed = body.is_some() && is_well_formed(&heard, stamp, &op);
+        heard.failing.into_result()?;
+        if let Some(body) = body.filter(|_| is_well_formed) {
             let (id, key, frontier) = (stamp.id, stamp.key, stamp.frontier.clone());
             let member = MemberOp { id, key, frontier, body };
             self.known.member_ops.push(member.clone());
@@ -267,7 +299,7 @@ impl<'a> Folding<'a> {
             tracing::warn!("op {:?} does not count: {verdict:?}", stamp.id);
             let made = Made::by(&op).map_or(0, made_bits);
             self.voids.insert(stamp.id, made);
-            self.commit.merged.voids.push((stamp.id, made));
+            self.commit.merged.voids.push((stamp.id, Some(made)));
             pass_over(&mut self.state);
             return Ok(());
         }
@@ -276,13 +308,14 @@ impl<'a> Folding<'a> {
     }
 
     /// Notes what the view needs beside the merge's own records.
-    fn keep(&mut self, stamp: &Stamp<'_>, op: Op) -> Result<(), MergeError> {
+    pub(super) fn keep(&mut self, stamp: &Stamp<'_>, op: Op) -> Result<(), MergeError> {
         match op {
             Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
             Op::Write { file, size_bytes, content, mtime, interim, .. } => {
                 let (own, id) = (self.merger.own, VersionId(stamp.id));
                 let is_own = stamp.id.journal() == own;
-                if is_own && self.merger.store.version(file, id)?.is_some() {
+                let may_be_kept = is_own || self.is_anew;
+                if may_be_kept && self.merger.store.version(file, id)?.is_some() {
                     return Ok(());
                 }
                 match &content {
@@ -342,8 +375,21 @@ fn moved(before: &[Move], after: &[Move]) -> Vec<(OpId, Option<Move>)> {
     rows
 }
 
-fn made_bits(made: Made) -> u8 {
+/// What is noted of an op that does not count: what it would have made.
+pub(super) fn made_bits(made: Made) -> u8 {
     1 | u8::from(made.is_directory) << 1 | u8::from(made.is_inode) << 2
+}
+
+/// Back from [`made_bits`]; `None` if it would have made nothing.
+pub(super) fn made_of_bits(bits: u8) -> Option<Made> {
+    (bits & 1 != 0).then_some(Made { is_directory: bits & 2 != 0, is_inode: bits & 4 != 0 })
+}
+
+/// What `merger` keeps, nothing folded yet.
+fn kept(merger: &Merger) -> Result<State<Kept>, MergeError> {
+    let known = &merger.known;
+    let kept = Kept::new(merger.store.clone(), Arc::clone(&known.moves), known.folded.clone());
+    Ok(State::new(kept, known.folded.values().sum())?)
 }
 
 /// What of the delivered ops the judge asks for.
@@ -368,8 +414,7 @@ impl Delivered for Heard<'_, '_> {
             let is_inode = entry.inode.0 == op;
             return Some(Made { is_directory: entry.is_directory, is_inode });
         }
-        let bits = self.void(op).filter(|bits| bits & 1 != 0)?;
-        Some(Made { is_directory: bits & 2 != 0, is_inode: bits & 4 != 0 })
+        made_of_bits(self.void(op)?)
     }
 
     fn is_void(&self, op: OpId) -> bool {

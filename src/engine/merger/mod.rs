@@ -4,7 +4,9 @@
 //! that it has not folded yet and then those that arrived, and says in one [`Commit`] what the
 //! store has to change, all or nothing. Nothing of it is remembered before that commit is done.
 
+mod anew;
 mod folding;
+mod history;
 mod ops;
 mod records;
 mod texts;
@@ -28,7 +30,8 @@ use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
 use crate::types::{
-    ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp, TreeRoot,
+    BatchHash, ConflictResolution, DeviceId, Frontier, Held, Hlc, NameHasher, Op, OpId, Role,
+    Timestamp, TreeRoot,
 };
 
 /// Why a peer's batches are not taken.
@@ -62,6 +65,8 @@ struct Known {
     members: Membership,
     moves: Arc<Vec<Move>>,
     root: TreeRoot,
+    /// How often the tree was folded anew.
+    folds_anew: u64,
 }
 
 /// Merges journals.
@@ -119,8 +124,19 @@ impl Merger {
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
         let (root, _) = store.tree_root()?;
-        let known =
-            Known { chains, heard, folded, devices, numbers, member_ops, members, moves, root };
+        let folds_anew = store.folds_anew()?;
+        let known = Known {
+            chains,
+            heard,
+            folded,
+            devices,
+            numbers,
+            member_ops,
+            members,
+            moves,
+            root,
+            folds_anew,
+        };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
         Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
@@ -180,6 +196,11 @@ impl Merger {
 
     /// The members and their roles, as far as this device has heard.
     pub fn roles(&self) -> Vec<(DeviceId, Role)> {
+        self.roles_and_gone().0
+    }
+
+    /// The same, and the roles of those who are revoked, as they were last.
+    pub fn roles_and_gone(&self) -> (Vec<(DeviceId, Role)>, Vec<(DeviceId, Role)>) {
         let mut roles = BTreeMap::from([(FOUNDER, Role::Admin)]);
         let mut granted: Vec<&MemberOp> = self.known.member_ops.iter().collect();
         granted.sort_by_key(|op| op.key);
@@ -187,8 +208,35 @@ impl Merger {
             roles.extend(op.role());
         }
         let is_member = |journal: &u16| self.known.members.cut_seq(*journal).is_none();
-        let roles = roles.into_iter().filter(|(journal, _)| is_member(journal));
-        roles.map(|(journal, role)| (self.device(journal), role)).collect()
+        let (now, gone): (Vec<_>, Vec<_>) =
+            roles.into_iter().partition(|(journal, _)| is_member(journal));
+        let named = |roles: Vec<(u16, Role)>| {
+            roles.into_iter().map(|(journal, role)| (self.device(journal), role)).collect()
+        };
+        (named(now), named(gone))
+    }
+
+    /// The last op of a device's journal that is here, and the hash of the batch that ends with it.
+    pub fn heard_of(&self, device: &DeviceId) -> Option<(OpId, BatchHash)> {
+        let number = self.number(device)?;
+        let chain = self.known.chains.get(&number)?;
+        Some((OpId::new(number, chain.next_seq() - 1), chain.last_hash()))
+    }
+
+    /// The devices that were members and are revoked, as far as this device has heard.
+    pub fn revoked(&self) -> Vec<Revoked> {
+        let mut cuts: Vec<&MemberOp> = self.known.members.cuts().iter().collect();
+        cuts.sort_by_key(|cut| cut.key);
+        let mut revoked: BTreeMap<u16, Revoked> = BTreeMap::new();
+        for cut in cuts {
+            let Some(last) = cut.cut() else { continue };
+            let heard = cut.frontier.iter().map(|(number, seq)| (self.device(*number), *seq));
+            let mut told: Frontier = heard.collect();
+            told.insert(self.device(cut.id.journal()), cut.id.seq());
+            let device = self.device(last.journal());
+            revoked.entry(last.journal()).or_insert(Revoked { device, told });
+        }
+        revoked.into_values().collect()
     }
 
     /// How far each journal is here, this device's own as the store has it.
@@ -196,6 +244,18 @@ impl Merger {
         let last = |chain: &Chain| chain.next_seq() - 1;
         let chains = self.known.chains.iter();
         chains.map(|(number, chain)| (self.device(*number), last(chain))).collect()
+    }
+
+    /// The last op of each journal that is here, and the hash of its last batch.
+    pub fn held(&self) -> BTreeMap<DeviceId, Held> {
+        let held = |chain: &Chain| Held { seq: chain.next_seq() - 1, hash: chain.last_hash() };
+        let chains = self.known.chains.iter();
+        chains.map(|(number, chain)| (self.device(*number), held(chain))).collect()
+    }
+
+    /// This device.
+    pub fn own_device(&self) -> DeviceId {
+        self.device(self.own)
     }
 
     /// What the next batch of this device's own journal says that it has heard since its last.
@@ -248,6 +308,7 @@ impl Merger {
             round.relist()?;
         }
         round.arrived(batches, now_us)?;
+        round.fold_anew_if_needed()?;
         round.finish(now)
     }
 
@@ -276,6 +337,15 @@ impl Merger {
         self.known = round.0;
         self.conflicts_shown = self.conflicts;
     }
+}
+
+/// A device that is a member no more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revoked {
+    /// Which.
+    pub device: DeviceId,
+    /// What it may be told of each journal: up to the op that revoked it, and that op's past.
+    pub told: Frontier,
 }
 
 /// What a round leaves the merger with.

@@ -53,6 +53,9 @@ pub enum SyncError {
     /// The other device turned this one away.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// This device's journal goes on elsewhere.
+    #[error("this device was restored from a backup, or its key is in use elsewhere")]
+    Overtaken,
     /// Nothing came in time.
     #[error("the other device did not answer in time")]
     TimedOut,

@@ -12,7 +12,7 @@ use crate::codec::{Sender, batch_span};
 use crate::net::{CloseCode, FrameReader, FrameWriter, IncomingRequest, Link, NetError};
 use crate::sync::{ConnId, Input, Loss};
 use crate::types::limits::{ANSWER_BYTES, ANSWERS_MAX};
-use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier, TreeRoot, WorkspaceId};
+use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier, TreeRoot};
 
 /// A request must be read, and its answer be taken, within this time.
 const ANSWER_TIME: Duration = Duration::from_mins(10);
@@ -64,8 +64,15 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub fn hello(&self, workspace: WorkspaceId, life: u64) -> Frame {
-        Frame::Hello { workspace, frontier: self.frontier.clone(), root: self.root, life }
+    /// The greeting of `peer`.
+    pub fn hello(&self, shared: &Shared, peer: &DeviceId) -> Frame {
+        Frame::Hello {
+            workspace: shared.replica.workspace(),
+            frontier: self.frontier.clone(),
+            root: self.root,
+            life: shared.life,
+            yours: shared.replica.held(peer),
+        }
     }
 
     /// Are the trees alike? `None` if that cannot be told: one has heard more than the other.
@@ -99,7 +106,7 @@ impl Shared {
 
 /// Why a connection is ended from here.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(super) enum End {
     #[error(transparent)]
     Net(#[from] NetError),
     #[error("what it sent is {0}")]
@@ -172,7 +179,7 @@ async fn read(
 
 /// Hands batches to the workspace; returns up to where they were and where it is then, and the chunks
 /// that came along.
-async fn deliver(
+pub(super) async fn deliver(
     shared: &Shared,
     link: &Link,
     batches: Vec<Blob>,

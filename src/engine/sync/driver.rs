@@ -386,7 +386,12 @@ impl Driver {
             }
             Output::Close { conn, reason } => {
                 if let Some(conn) = self.conns.remove(&conn) {
-                    conn.link.close(code(reason));
+                    let peer = conn.link.peer();
+                    conn.link.close(match reason {
+                        // It dials again to hear of it.
+                        CloseReason::Stranger if self.is_revoked(&peer) => CloseCode::Revoked,
+                        reason => code(reason),
+                    });
                 }
             }
             Output::Send { conn, frame } => self.write(conn, Job::Frame(frame)),
@@ -414,6 +419,10 @@ impl Driver {
                 });
             }
         }
+    }
+
+    fn is_revoked(&self, peer: &DeviceId) -> bool {
+        self.shared.replica.parting(peer).is_some()
     }
 
     fn write(&mut self, conn: ConnId, job: Job) {

@@ -7,13 +7,14 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::connection::{Event, Shared, Tree, Up};
+use super::connection::{Event, Shared, Tree, Up, deliver};
+use super::push::collect_upto;
 use super::{ReplicaError, SyncError};
 use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
 use crate::types::limits::{ARRIVALS_MAX, STRANGERS_MAX};
-use crate::types::{Addresses, DeviceId, Frame, Refusal};
+use crate::types::{Addresses, Blob, DeviceId, Frame, Frontier, Held, Refusal};
 
 /// From the first packet to the answer to a greeting.
 const MEETING_TIME: Duration = Duration::from_secs(15);
@@ -39,9 +40,9 @@ fn loss(error: &SyncError) -> Loss {
     match error {
         SyncError::Refused(_)
         | SyncError::Unexpected
-        | SyncError::Net(NetError::Closed(CloseCode::Stranger) | NetError::Codec(_)) => {
-            Loss::Refused
-        }
+        | SyncError::Net(
+            NetError::Closed(CloseCode::Stranger | CloseCode::Revoked) | NetError::Codec(_),
+        ) => Loss::Refused,
         _ => Loss::Link,
     }
 }
@@ -56,13 +57,19 @@ async fn greet(
     let told = own_tree(shared).await?;
     let link = net.dial(peer, addresses).await?;
     let (mut writer, mut reader) = link.open_control().await?;
-    let hello = told.hello(workspace, shared.life);
+    let hello = told.hello(shared, peer);
     let answer = match writer.write(&hello).await {
         Ok(()) => reader.read(Sender::Member).await,
         Err(error) => Err(error),
     };
+    if let Ok(Frame::Batches { batches, .. }) = answer {
+        return Err(hear_of_parting(shared, &link, &mut reader, batches).await);
+    }
     match answer.map_err(|error| (error, &link)) {
-        Ok(Frame::Hello { workspace: theirs, frontier, root, life }) if theirs == workspace => {
+        Ok(Frame::Hello { workspace: theirs, frontier, root, life, yours })
+            if theirs == workspace =>
+        {
+            go_on_if_own(shared, yours).await?;
             let heard = Tree { frontier, root };
             Ok(Up { link, writer, reader, dialled: true, heard, told, life })
         }
@@ -70,6 +77,27 @@ async fn greet(
         Ok(Frame::Refused(refusal)) => Err(refusal.into()),
         Ok(_) => Err(SyncError::Unexpected),
         Err((error, link)) => Err(reason(error, link).await.into()),
+    }
+}
+
+/// What a member tells of how this device was revoked; each batch is verified as any other.
+async fn hear_of_parting(
+    shared: &Shared,
+    link: &Link,
+    reader: &mut FrameReader,
+    mut batches: Vec<Blob>,
+) -> SyncError {
+    loop {
+        if let Err(error) = deliver(shared, link, batches, Vec::new()).await {
+            tracing::warn!("what a member tells of its parting is not taken: {error}");
+            return SyncError::Unexpected;
+        }
+        batches = match reader.read(Sender::Member).await {
+            Ok(Frame::Batches { batches, .. }) => batches,
+            Ok(Frame::Refused(refusal)) => return refusal.into(),
+            Ok(_) => return SyncError::Unexpected,
+            Err(error) => return reason(error, link).await.into(),
+        };
     }
 }
 
@@ -81,6 +109,24 @@ pub(super) async fn reason(error: NetError, link: &Link) -> NetError {
             closed.unwrap_or(NetError::Lost(why))
         }
         other => other,
+    }
+}
+
+/// Nothing of this device's journal is told to anybody while others have it otherwise.
+async fn go_on_if_own(shared: &Shared, yours: Option<Held>) -> Result<(), SyncError> {
+    let Some(held) = yours else { return Ok(()) };
+    let replica = Arc::clone(&shared.replica);
+    match spawn_blocking(move || replica.hear_of_own(&held)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => {
+            shared.changed.notify_one();
+            Err(SyncError::Overtaken)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!("what a member has of this device cannot be looked at: {error}");
+            Err(SyncError::Closed)
+        }
+        Err(_) => Err(SyncError::Closed),
     }
 }
 
@@ -129,6 +175,12 @@ async fn meet(
             link.close(CloseCode::Busy);
             return Ok(None);
         };
+        if let Some(told) = shared.replica.parting(&link.peer()) {
+            let heard = part_for_good(shared, &link, &told).await;
+            link.close(CloseCode::Revoked);
+            heard?;
+            return Ok(None);
+        }
         let heard = timeout(STRANGER_TIME, meet_stranger(shared, &link)).await;
         link.close(CloseCode::Stranger);
         heard.map_err(|_| SyncError::TimedOut)??;
@@ -136,12 +188,12 @@ async fn meet(
     }
     let (mut writer, mut reader) = link.accept_control().await?;
     match reader.read(Sender::Member).await? {
-        Frame::Hello { workspace, frontier, root, life }
+        Frame::Hello { workspace, frontier, root, life, yours }
             if workspace == shared.replica.workspace() =>
         {
+            go_on_if_own(shared, yours).await?;
             let told = own_tree(shared).await?;
-            let hello = told.hello(workspace, shared.life);
-            writer.write(&hello).await?;
+            writer.write(&told.hello(shared, &link.peer())).await?;
             let heard = Tree { frontier, root };
             Ok(Some(Up { link, writer, reader, dialled: false, heard, told, life }))
         }
@@ -159,6 +211,30 @@ async fn meet(
             Err(SyncError::Unexpected)
         }
     }
+}
+
+/// Tells a device that it was revoked: with the op that says so and its past, which it checks as any
+/// other, so that it need not take our word.
+async fn part_for_good(shared: &Shared, link: &Link, told: &Frontier) -> Result<(), SyncError> {
+    let (mut writer, mut reader) = link.accept_control().await?;
+    let Frame::Hello { frontier, .. } = reader.read(Sender::Member).await? else {
+        return Err(SyncError::Unexpected);
+    };
+    let mut after = frontier;
+    loop {
+        let (replica, told, lacks) = (Arc::clone(&shared.replica), told.clone(), after.clone());
+        let read = spawn_blocking(move || collect_upto(&*replica, &lacks, &told)).await;
+        let (batches, upto) = read.map_err(|_| SyncError::Closed)?.map_err(|error| {
+            tracing::warn!("a revoked device cannot be told so: {error}");
+            SyncError::Closed
+        })?;
+        if batches.is_empty() {
+            break;
+        }
+        after.extend(upto);
+        writer.write(&Frame::Batches { batches, chunks: Vec::new() }).await?;
+    }
+    part(link, &mut writer, Frame::Refused(Refusal::Revoked)).await
 }
 
 async fn meet_stranger(shared: &Shared, link: &Link) -> Result<(), SyncError> {

@@ -5,12 +5,32 @@ use crate::codec::{BatchSpan, batch_span};
 use crate::types::limits::{
     BATCH_BYTES_HARD_MAX, CARRY_BYTES, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, PUSH_BYTES,
 };
-use crate::types::{Blob, Frontier, Hlc};
+use crate::types::{Blob, DeviceId, Frontier, Hlc};
 
 /// Read of each journal at least, however many there are.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
 /// What stands around a batch's ops, at most.
 const BATCH_FRONT_BYTES: usize = 32 << 10;
+
+/// As [`collect`], of what lies behind `after` and not behind `upto`.
+///
+/// # Errors
+/// As there.
+pub fn collect_upto(
+    replica: &dyn Replica,
+    after: &Frontier,
+    upto: &Frontier,
+) -> Result<(Vec<Blob>, Frontier), ReplicaError> {
+    let has = |journal: &DeviceId| after.get(journal).copied().unwrap_or(0);
+    let lacking = upto.iter().filter(|(journal, seq)| has(journal) < **seq);
+    let lacking: Frontier = lacking.map(|(journal, _)| (*journal, has(journal))).collect();
+    let (mut batches, last) = collect(replica, &lacking)?;
+    batches.retain(|bytes| {
+        let span = batch_span(&bytes.0);
+        span.is_ok_and(|span| upto.get(&span.journal).is_some_and(|end| span.first_seq <= *end))
+    });
+    Ok((batches, last))
+}
 
 /// Batches for one frame, of the journals that `after` names and behind what it says; and up to
 /// where that is, journal by journal.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::types::{
-    ChunkId, DeviceId, Frontier, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
+    ChunkId, DeviceId, Frontier, Held, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
 };
 
 /// A workspace, as replication sees it. Calls may block for the disk; none is made from an async
@@ -19,6 +19,29 @@ pub trait Replica: Send + Sync + 'static {
     ///
     /// Must not block: it is asked for each connection that comes in, by an async worker.
     fn is_member(&self, device: &DeviceId) -> bool;
+
+    /// Was this device a member, and is revoked? Then up to where it may be told of each journal: so
+    /// far that it learns of it.
+    ///
+    /// Must not block, as above.
+    fn parting(&self, _device: &DeviceId) -> Option<Frontier> {
+        None
+    }
+
+    /// How far a journal is here, durably; `None` if nothing is. Must not block, as above.
+    fn held(&self, _journal: &DeviceId) -> Option<Held> {
+        None
+    }
+
+    /// A member has so much of this device's own journal. If this device has not, then it was
+    /// restored from a backup, or another machine uses its key: it must not go on with that journal,
+    /// and the answer is false.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if it cannot be read, or be noted.
+    fn hear_of_own(&self, _held: &Held) -> Result<bool, ReplicaError> {
+        Ok(true)
+    }
 
     /// All members that are not cut; this device may be among them.
     fn members(&self) -> Vec<DeviceId>;

@@ -11,6 +11,12 @@ use crate::types::{
     AttrChange, FileId, Ino, Kind, NodeRecord, Op, Timestamp, VersionId, VersionRecord,
 };
 
+/// Where in a number stands which fold anew gave it; no journal has so many ops, and siblings have
+/// a bit above.
+const ANEW_SHIFT: u32 = 41;
+/// So many folds anew in a row give a file numbers that all differ.
+const ANEW_MAX: u64 = (1 << 6) - 1;
+
 impl Viewing<'_, '_> {
     /// The node of directories that are one, which may be several numbers' until now.
     pub(super) fn directory_node(&mut self, parent: Ino, row: &Row) -> Result<Ino, MergeError> {
@@ -85,10 +91,13 @@ impl Viewing<'_, '_> {
                 Ok(face)
             }
             Some(node) => {
-                let head = row.head.expect("a file's head is superseded by a head alone");
-                let ino = Ino(head.packed());
+                let ino = match row.head.filter(|_| !self.folding.is_anew) {
+                    Some(head) => Ino(head.packed()),
+                    // A head that was there before is back, or there is none any more.
+                    None => self.number_anew(row)?,
+                };
                 self.faces.insert(file, ino);
-                let mut fresh = self.fresh(file, Some(head))?;
+                let mut fresh = self.fresh(file, row.head)?;
                 (fresh.btime, fresh.nlink) = (node.btime, 0);
                 self.nodes.insert(ino, Some(fresh));
                 self.nodes.insert(face, None);
@@ -100,7 +109,10 @@ impl Viewing<'_, '_> {
             None => {
                 let none_free =
                     || StoreError::Corrupt(format!("no inode number is free for {file:?}"));
-                let ino = self.free_number(row)?.ok_or_else(none_free)?;
+                let ino = match self.folding.is_anew {
+                    true => self.number_anew(row)?,
+                    false => self.free_number(row)?.ok_or_else(none_free)?,
+                };
                 if ino != face {
                     self.faces.insert(file, ino);
                 }
@@ -122,7 +134,11 @@ impl Viewing<'_, '_> {
     ) -> Result<Ino, MergeError> {
         let mut fresh = self.fresh(row.inode, row.head)?;
         (fresh.btime, fresh.nlink) = (old.btime, 0);
-        let Some(ino) = self.free_number(row)? else {
+        let free = match self.folding.is_anew {
+            true => Some(self.number_anew(row)?),
+            false => self.free_number(row)?,
+        };
+        let Some(ino) = free else {
             self.nodes.insert(face, Some(fresh));
             return Ok(face);
         };
@@ -157,6 +173,19 @@ impl Viewing<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// A number for a file that a fold anew shows as it was before, or for the first time: made of its
+    /// head's and of how often the tree was folded anew, in a range that no op's id reaches.
+    fn number_anew(&self, row: &Row) -> Result<Ino, StoreError> {
+        let base = row.head.map_or(row.inode.0, |head| head.0).packed();
+        for folds in (1..=ANEW_MAX).map(|more| self.folding.known.folds_anew + more) {
+            let ino = Ino(base | (1 + folds % ANEW_MAX) << ANEW_SHIFT);
+            if !self.nodes.contains_key(&ino) && self.folding.merger.store.node(ino)?.is_none() {
+                return Ok(ino);
+            }
+        }
+        Err(StoreError::Corrupt(format!("no inode number is free for {:?}", row.inode)))
     }
 
     /// Do two heads of a file hold the same?
@@ -248,6 +277,11 @@ impl Viewing<'_, '_> {
             for ino in std::iter::once(ino).chain(siblings.into_iter().map(|(_, ino)| ino)) {
                 let Some(before) = self.node(ino)? else { continue };
                 let mut after = before.clone();
+                if let Some(head) = after.head.filter(|_| self.folding.is_anew) {
+                    // A time that was set by hand may be void.
+                    after.mtime =
+                        self.version(file, head)?.map_or(after.mtime, |version| version.mtime);
+                }
                 self.attribute(file, &mut after)?;
                 if after != before {
                     after.ctime = self.now;
