@@ -1,11 +1,12 @@
 //! The root of a tree: what devices compare that have heard the same changes.
 
 use super::state::{Records, State};
-use crate::types::merged::{AttrName, Entry, Inode, Key, Standing, Version};
-use crate::types::{DeviceId, EntryId, FileId, OpId, TreeRoot, VersionId};
+use crate::types::merged::{AttrName, Entry, Inode, Key, Standing};
+use crate::types::{DeviceId, EntryId, FileId, OpId, TreeRoot};
 
 /// Brings `root` up to date with what the ops folded into `state` have changed. `device` tells whose
-/// a journal is: its number differs from device to device, and what is hashed must not.
+/// a journal is: its number differs from device to device, and what is hashed must not. A head stands
+/// for its content, for it is the id of the signed op that says it.
 ///
 /// # Errors
 /// If a record cannot be read.
@@ -32,12 +33,6 @@ pub fn bring_up<R: Records>(
         if let Some(inode) = inode {
             root.add(scribe.inode(*id, inode));
         }
-    }
-    for ((file, id), version) in &state.changed().versions {
-        if let Some(before) = state.records().version(*file, *id)? {
-            root.remove(scribe.version(*file, *id, &before));
-        }
-        root.add(scribe.version(*file, *id, version));
     }
     Ok(())
 }
@@ -81,14 +76,6 @@ impl<D: Fn(u16) -> DeviceId> Scribe<D> {
             self.key(*key);
         }
         self.ops(inode.removed.iter().map(|head| head.0));
-        &self.bytes
-    }
-
-    fn version(&mut self, file: FileId, id: VersionId, version: &Version) -> &[u8] {
-        self.begin(b'v', id.0);
-        self.op(file.0);
-        self.key(version.key);
-        self.bytes.extend(version.content.0);
         &self.bytes
     }
 

@@ -159,6 +159,11 @@ fn run(seed: u64) {
             Shown::File(_) => {}
         }
     }
+    for device in &devices {
+        device.settle();
+        let root = device.tree_root();
+        assert!(root.is_some() && root == devices[0].tree_root(), "seed {seed}: {root:?}");
+    }
     for device in devices {
         assert_eq!(device.tree(), first, "seed {seed}, at the end");
         device.finish();
