@@ -15,6 +15,7 @@ mod name;
 mod op;
 mod pairing;
 mod record;
+mod snapshot;
 mod time;
 
 pub use blob::Blob;
@@ -27,4 +28,5 @@ pub use name::{Name, NameError, NameHash, NameHasher};
 pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};
 pub use pairing::{JoinRequest, Refusal, SharedSecret, Ticket, Token, Welcome};
 pub use record::{Company, EntryRecord, NodeRecord, Part, Settings, Sibling, Twin, VersionRecord};
+pub use snapshot::{SnapshotEntry, SnapshotHead, SnapshotPage, SnapshotPart, SnapshotRows};
 pub use time::{Hlc, Timestamp};
