@@ -5,6 +5,8 @@
 mod devices;
 #[path = "share/random.rs"]
 mod random;
+#[path = "share/snapshot.rs"]
+mod snapshot;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, Wait, Writing};

@@ -4,11 +4,14 @@
 //! chain. It refuses to know POSIX: the tree comes to it through [`Source`]. It is the only room
 //! that starts threads, and it joins each before the store closes.
 
+mod bootstrap;
 mod commit;
 mod error;
+mod filling;
 mod handle;
 mod invitations;
 mod journal;
+mod loading;
 mod members;
 mod merger;
 mod pending;
@@ -19,10 +22,13 @@ pub mod sync;
 mod verify;
 mod workspace;
 
+pub use bootstrap::{Hearing, SnapshotError, Telling};
 pub use commit::{Changes, CommitThread, DraftTarget, Source, StoredDraft, TakenDraft};
 pub use error::{DeliverError, EngineError};
+pub use filling::{FillError, Filling};
 pub use handle::{CommitHandle, Urgency};
 pub use invitations::Invitations;
+pub use loading::Loading;
 pub use members::{Lag, Member, Members, members};
 pub use merger::{MergeError, ViewChange};
 pub use pending::{PENDING_OPS_MAX, PendingOps, TakenOps};

@@ -26,6 +26,8 @@ impl Committer {
                 result
             }
             Delivery::Members(members) => this.admit(&members),
+            Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
+            Delivery::Pin(slot) => this.pin(&slot),
         })
     }
 
@@ -46,7 +48,9 @@ impl Committer {
             Ok(_)
             | Err(
                 DeliverError::Refused(MergeError::Refused { .. })
-                | DeliverError::Engine(EngineError::Store(StoreError::Full { .. })),
+                | DeliverError::Engine(
+                    EngineError::Store(StoreError::Full { .. }) | EngineError::Snapshot(_),
+                ),
             ) => {}
             Err(error) => {
                 let why = format!("merging failed: {error}");
@@ -84,7 +88,7 @@ impl Committer {
     }
 
     /// One round of the merger, while no change is made here.
-    fn merge(
+    pub(super) fn merge(
         &mut self,
         batches: &[Vec<u8>],
         carried: HashMap<ChunkId, Vec<u8>>,

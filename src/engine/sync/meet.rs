@@ -8,7 +8,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use super::connection::{Event, Shared, Up};
-use super::{ReplicaError, SyncError};
+use super::{ReplicaError, SyncError, bootstrap};
 use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
@@ -100,10 +100,11 @@ pub(super) async fn accept(shared: Shared, net: Net) {
         let (shared, strangers) = (shared.clone(), Arc::clone(&strangers));
         meetings.spawn(async move {
             match timeout(MEETING_TIME, meet(&shared, &strangers, arriving)).await {
-                Ok(Ok(Some(up))) => {
-                    let _ = shared.tell(Event::Up(Box::new(up))).await;
+                Ok(Ok(Met::Up(up))) => {
+                    let _ = shared.tell(Event::Up(up)).await;
                 }
-                Ok(Ok(None)) => {}
+                Ok(Ok(Met::Asks(link, writer))) => bootstrap::tell(&shared, &link, writer).await,
+                Ok(Ok(Met::Done)) => {}
                 Ok(Err(error)) => tracing::debug!("a connection that came in failed: {error}"),
                 Err(_) => tracing::debug!("a connection that came in took too long"),
             }
@@ -111,22 +112,32 @@ pub(super) async fn accept(shared: Shared, net: Net) {
     }
 }
 
+/// What came of a connection that came in.
+enum Met {
+    /// It stays.
+    Up(Box<Up>),
+    /// A member asks for a snapshot.
+    Asks(Link, FrameWriter),
+    /// All is said.
+    Done,
+}
+
 /// Hears who it is. Of a stranger, nothing is read but one small frame, and that must be a `Join`.
 async fn meet(
     shared: &Shared,
     strangers: &Semaphore,
     arriving: Arriving,
-) -> Result<Option<Up>, SyncError> {
+) -> Result<Met, SyncError> {
     let link = arriving.finish().await?;
     if !shared.replica.is_member(&link.peer()) {
         let Ok(_permit) = strangers.try_acquire() else {
             link.close(CloseCode::Busy);
-            return Ok(None);
+            return Ok(Met::Done);
         };
         let heard = timeout(STRANGER_TIME, meet_stranger(shared, &link)).await;
         link.close(CloseCode::Stranger);
         heard.map_err(|_| SyncError::TimedOut)??;
-        return Ok(None);
+        return Ok(Met::Done);
     }
     let (mut writer, mut reader) = link.accept_control().await?;
     match reader.read(Sender::Member).await? {
@@ -134,16 +145,20 @@ async fn meet(
             let told = own_frontier(shared).await?;
             let hello = Frame::Hello { workspace, frontier: told.clone(), life: shared.life };
             writer.write(&hello).await?;
-            Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
+            let up = Up { link, writer, reader, dialled: false, frontier, told, life };
+            Ok(Met::Up(Box::new(up)))
         }
-        Frame::Hello { .. } => {
+        Frame::Bootstrap { workspace } if workspace == shared.replica.workspace() => {
+            Ok(Met::Asks(link, writer))
+        }
+        Frame::Hello { .. } | Frame::Bootstrap { .. } => {
             part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;
-            Ok(None)
+            Ok(Met::Done)
         }
         // A member that lost the answer to its first `Join`.
         join @ Frame::Join { .. } => {
             admit(shared, &link, &mut writer, join).await?;
-            Ok(None)
+            Ok(Met::Done)
         }
         _ => {
             link.close(CloseCode::Protocol);

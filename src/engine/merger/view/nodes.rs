@@ -269,7 +269,7 @@ impl Viewing<'_, '_> {
         }
     }
 
-    /// What a file or directory is, and when it was made: from this round, or from its journal.
+    /// What a file or directory is, and when it was made: from this round, its node, or its journal.
     pub(super) fn made(&self, file: FileId) -> Result<(Kind, Timestamp), MergeError> {
         if file == FileId::ROOT {
             return Ok((Kind::Directory, self.now));
@@ -277,8 +277,19 @@ impl Viewing<'_, '_> {
         if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
             return Ok((kind.clone(), self.now));
         }
+        if let Some(node) = self.node(self.face(file)?)?.filter(|node| node.file == Some(file)) {
+            return Ok((node.kind, self.now));
+        }
+        let inode = self.folding.state.inode(file)?;
         match self.folding.merger.op(file.0)? {
             Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
+            // Its journal may be here from later on.
+            _ if inode.as_ref().is_some_and(|inode| inode.is_directory) => {
+                Ok((Kind::Directory, self.now))
+            }
+            _ if inode.is_some_and(|inode| inode.special.is_none()) => {
+                Ok((Kind::Regular, self.now))
+            }
             _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
         }
     }
