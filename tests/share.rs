@@ -12,6 +12,8 @@ mod random;
 #[path = "merge/replica.rs"]
 #[allow(dead_code, reason = "the model's tests use more of it")]
 mod replica;
+#[path = "share/snapshot.rs"]
+mod snapshot;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, Wait, Writing};

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
-use tidefs::engine::Workspace;
 use tidefs::engine::sync::{PeerStatus, SyncConfig, SyncHandle, SyncThread};
+use tidefs::engine::{Filling, Workspace};
 use tidefs::env::Env;
 use tidefs::fs::{Fetch, Filesystem};
-use tidefs::types::{Addresses, ChunkId, DeviceId, Frontier};
+use tidefs::types::{Addresses, ChunkId, DeviceId, Frontier, SnapshotHead};
 
 /// What a process that shares a workspace tells others, in the workspace's directory.
 const NET_FILE: &str = "net.json";
@@ -174,13 +174,13 @@ impl Share {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Listens and replicates, unless it does already.
+    /// Listens and replicates, unless it does already, or has ended.
     ///
     /// # Errors
     /// The network's, if nothing can be listened at.
     pub fn start(&self) -> anyhow::Result<()> {
         let mut running = self.inner.running.lock();
-        if running.is_some() {
+        if running.is_some() || *self.inner.ending.lock() {
             return Ok(());
         }
         let handle = self.inner.listen()?;
@@ -212,6 +212,35 @@ impl Share {
             }
         }
     }
+}
+
+/// Asks for a snapshot of the workspace in `dir`, if this device has joined it and knows nothing of it
+/// yet: of the device that has invited it, which is the only one that it knows of. None if that tells
+/// none: then the journals are to be heard.
+///
+/// # Errors
+/// This device's own.
+pub fn begin_filling(
+    dir: &Path,
+    options: &ShareOptions,
+) -> anyhow::Result<Option<(Filling, Box<SnapshotHead>)>> {
+    let env = Env::real();
+    if !Workspace::is_empty(dir, &env)? {
+        return Ok(None);
+    }
+    let config = SyncConfig {
+        bind: options.listen.clone(),
+        relays: options.relays.clone(),
+        lan_discovery: options.lan_discovery,
+        ..SyncConfig::default()
+    };
+    for (peer, addresses) in NetState::read(dir).members() {
+        match Filling::begin(dir, &env, &config, (&peer, &addresses)) {
+            Ok(filling) => return Ok(Some(filling)),
+            Err(error) => tracing::info!("{peer} tells no snapshot: {error}"),
+        }
+    }
+    Ok(None)
 }
 
 /// No process listens; what is known of the members stays.

@@ -58,7 +58,7 @@ pub fn batch_hash(encoded: &[u8]) -> BatchHash {
 /// # Errors
 /// [`CodecError`] if the bytes are no batch of a known version.
 pub fn decode_batch(bytes: &[u8]) -> Result<Batch, CodecError> {
-    let mut reader = Reader(bytes);
+    let mut reader = Reader::new("batch", bytes);
     let version = reader.array::<1>()?[0];
     if version != BATCH_VERSION {
         let (found, known) = (version, BATCH_VERSION);
@@ -81,9 +81,7 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, CodecError> {
     }
     let sealed_ops = reader.take(ops)?.to_vec();
     let signature = reader.array::<SIGNATURE_BYTES>()?;
-    if !reader.0.is_empty() {
-        return Err(malformed("bytes follow its end"));
-    }
+    reader.end()?;
     let is_in_range = (1..=BATCH_OPS_MAX).contains(&(count as usize))
         && (1..=OpId::SEQ_MAX - u64::from(count) + 1).contains(&seq)
         && hlc.0.checked_add(u64::from(count)).is_some();
@@ -141,18 +139,34 @@ fn malformed(why: &str) -> CodecError {
 }
 
 /// Takes bytes off the front.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
-        let (taken, rest) =
-            self.0.split_at_checked(len).ok_or_else(|| malformed("it is cut short"))?;
-        self.0 = rest;
+    pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Self { what, rest: bytes }
+    }
+
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
+        let split = self.rest.split_at_checked(len);
+        let (taken, rest) = split.ok_or_else(|| self.malformed("it is cut short"))?;
+        self.rest = rest;
         Ok(taken)
     }
 
-    fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], CodecError> {
+    pub fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], CodecError> {
         Ok(self.take(LEN)?.try_into().expect("as many as were taken"))
+    }
+
+    /// Nothing may be left.
+    pub fn end(&self) -> Result<(), CodecError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("bytes follow its end")) }
+    }
+
+    pub fn malformed(&self, why: &str) -> CodecError {
+        CodecError::Malformed { what: self.what, why: why.into() }
     }
 }
 

@@ -7,6 +7,7 @@
 mod batch;
 mod frame;
 mod record;
+mod snapshot;
 mod ticket;
 
 pub use batch::{
@@ -19,6 +20,9 @@ pub use frame::{
 pub use record::{
     MergedRecord, decode_merged, decode_node, decode_version, encode_merged, encode_node,
     encode_version,
+};
+pub use snapshot::{
+    decode_page, decode_part, encode_page, encode_part, encode_unsigned_part, part_hash,
 };
 pub use ticket::{TicketError, decode_ticket, encode_ticket};
 

@@ -8,6 +8,7 @@
 mod changes;
 mod deliver;
 mod drafts;
+mod load;
 mod texts;
 
 use std::collections::{BTreeSet, HashMap};
@@ -17,17 +18,21 @@ use std::time::Duration;
 
 pub use changes::{Changes, DraftTarget, Source, StoredDraft, TakenDraft};
 use drafts::record_version;
+pub(super) use load::PinSlot;
 use parking_lot::Mutex;
 
 use super::EngineError;
 use super::handle::{Asked, CommitHandle};
 use super::journal::{HeardSoFar, JournalWriter};
+use super::loading::Loading;
 use super::merger::{self, Merger};
 use super::published::{Fresh, Published};
 use super::workspace::OpenWorkspace;
 use crate::chunk::Sealer;
 use crate::store::{Commit, Store, StoreError, Sync, Writer};
-use crate::types::{ChunkId, ConflictResolution, FileId, Hlc, Ino, NodeRecord, Op};
+use crate::types::{
+    ChunkId, ConflictResolution, DeviceId, FileId, Hlc, Ino, NameHasher, NodeRecord, Op, TreeRoot,
+};
 
 /// Pause before a commit that found the disk full is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
@@ -133,6 +138,11 @@ struct Committer {
     journal: JournalWriter,
     merger: Merger,
     published: Arc<Published>,
+    loading: Arc<Loading>,
+    /// What the records of the snapshot add up to that have come since this thread began.
+    loaded: TreeRoot,
+    device: DeviceId,
+    hasher: NameHasher,
     env: crate::env::Env,
     /// Taken from the tree, and not yet in the store because the disk was full.
     unfinished: Option<Changes>,
@@ -173,6 +183,10 @@ impl Committer {
             journal: workspace.take_journal(),
             merger: workspace.take_merger(),
             published: workspace.published(),
+            loading: workspace.loading(),
+            loaded: TreeRoot::default(),
+            device: workspace.device(),
+            hasher: workspace.name_hasher(),
             env: workspace.env.clone(),
             unfinished: None,
             latched: None,
@@ -212,7 +226,8 @@ impl Committer {
     }
 
     fn fold_what_is_new(&mut self) {
-        if self.merger.needs_a_round()
+        if !self.loading.is_coming()
+            && self.merger.needs_a_round()
             && let Err(error) = self.fold_own()
         {
             tracing::warn!("this device's own changes wait to be merged: {error}");

@@ -53,6 +53,9 @@ pub enum EngineError {
         /// What is wrong.
         why: String,
     },
+    /// A snapshot is not what it must be: nothing of it counts.
+    #[error(transparent)]
+    Snapshot(#[from] super::SnapshotError),
     /// An earlier failure: nothing is stored until the workspace is opened anew.
     #[error("{0}")]
     Latched(String),

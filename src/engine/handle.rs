@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::EngineError;
+use super::commit::PinSlot;
 use super::error::DeliverError;
-use crate::types::{ChunkId, DeviceId, DeviceName, Role};
+use crate::types::{ChunkId, DeviceId, DeviceName, Role, SnapshotRows};
 
 /// Drafts wait at most this long after the first write that is not stored.
 const LATER: Duration = Duration::from_secs(1);
@@ -41,6 +42,10 @@ pub(super) enum Delivery {
     Members(Vec<MemberAsk>),
     /// Proof that this device's journal goes on elsewhere.
     Overtaken,
+    /// A page of the snapshot that this device is filled from; is it the last?
+    Page(Box<SnapshotRows>, bool),
+    /// This moment of the store is to be pinned.
+    Pin(PinSlot),
 }
 
 /// What this device is to say of a member.

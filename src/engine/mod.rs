@@ -4,14 +4,17 @@
 //! chain. It refuses to know POSIX: the tree comes to it through [`Source`]. It is the only room
 //! that starts threads, and it joins each before the store closes.
 
+mod bootstrap;
 mod commit;
 mod conflicts;
 mod content;
 mod error;
+mod filling;
 mod handle;
 mod history;
 mod invitations;
 mod journal;
+mod loading;
 mod log;
 mod members;
 mod merger;
@@ -24,13 +27,16 @@ pub mod sync;
 mod verify;
 mod workspace;
 
+pub use bootstrap::{Hearing, SnapshotError, Telling};
 pub use commit::{Changes, CommitThread, DraftTarget, Source, StoredDraft, TakenDraft};
 pub use conflicts::{Conflict, ConflictVersion, conflicts};
 pub use content::{VersionContent, version_content};
 pub use error::{DeliverError, EngineError};
+pub use filling::{FillError, Filling};
 pub use handle::{CommitHandle, Urgency};
 pub use history::{History, HistoryLine, VersionReader};
 pub use invitations::Invitations;
+pub use loading::Loading;
 pub use log::{LogEnd, LogLine, VersionName, log};
 pub use members::{Lag, Member, Members, members};
 pub use merger::{MergeError, ViewChange};

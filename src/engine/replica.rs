@@ -6,19 +6,24 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::bootstrap::Telling;
+use super::commit::PinSlot;
 use super::error::{DeliverError, EngineError};
 use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
+use super::loading::Loading;
 use super::merger::MergeError;
 use super::published::Published;
-use super::sync::{Replica, ReplicaError};
+use super::sync::{Replica, ReplicaError, Snapshot};
 use super::workspace::{OpenWorkspace, Workspace};
+use crate::chunk::Sealer;
 use crate::codec::{batch_hash, batch_span};
 use crate::env::Env;
+use crate::keys::DeviceKey;
 use crate::store::{Store, StoreError};
 use crate::types::{
     ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Held, Ino, JoinRequest, Refusal, Role,
-    Settings, Standing, TreeRoot, Welcome, WorkspaceId,
+    Settings, SnapshotRows, Standing, TreeRoot, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -33,6 +38,8 @@ pub struct LocalReplica {
     commit: CommitHandle,
     published: Arc<Published>,
     settings: Settings,
+    sealer: Arc<Sealer>,
+    loading: Arc<Loading>,
     device: DeviceId,
     founder: DeviceId,
     dir: PathBuf,
@@ -54,6 +61,8 @@ impl LocalReplica {
             commit,
             published: workspace.published(),
             settings: workspace.settings.clone(),
+            sealer: Arc::clone(&workspace.sealer),
+            loading: workspace.loading(),
             device: workspace.device(),
             founder,
             dir: workspace.dir.clone(),
@@ -70,6 +79,20 @@ impl LocalReplica {
     /// Who began the workspace.
     pub fn founder(&self) -> DeviceId {
         self.founder
+    }
+
+    /// Whether the workspace is still being filled.
+    pub fn loading(&self) -> &Arc<Loading> {
+        &self.loading
+    }
+
+    /// Lays a page of the snapshot that this workspace is filled from into the store. After the last
+    /// one it is whole, and durable. If it is refused, no other will be taken.
+    ///
+    /// # Errors
+    /// Why it is refused, or the store's.
+    pub fn lay_page(&self, rows: Box<SnapshotRows>, is_last: bool) -> Result<(), DeliverError> {
+        self.deliver_and_wait(Delivery::Page(rows, is_last))
     }
 
     /// What devices are called, by what is committed here.
@@ -184,6 +207,12 @@ pub(super) fn device_names(store: &Store) -> Result<DeviceNames, StoreError> {
     Ok(DeviceNames::from_attrs(attrs))
 }
 
+impl Snapshot for Telling {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, ReplicaError> {
+        Telling::next(self).map_err(failed)
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> ReplicaError {
     ReplicaError::Failed(error.to_string())
 }
@@ -257,13 +286,15 @@ impl Replica for LocalReplica {
         let Some(number) = self.journal(journal).map_err(failed)? else { return Ok(Vec::new()) };
         let durable = self.published.frontier().get(journal).copied().unwrap_or(0);
         let mut batches = Vec::new();
-        let mut bytes_total = 0;
-        let page = self.store.batches(number, after_seq + 1, PAGE_BATCHES).map_err(failed)?;
+        let (mut bytes_total, mut next_seq) = (0, after_seq + 1);
+        let page = self.store.batches(number, next_seq, PAGE_BATCHES).map_err(failed)?;
         for (seq, bytes) in page {
             let is_enough = !batches.is_empty() && bytes_total + bytes.len() > bytes_max;
-            if seq > durable || is_enough {
+            // Of a journal that a snapshot stood for, a part may be missing: nothing is sent behind it.
+            if seq > durable || seq != next_seq || is_enough {
                 break;
             }
+            next_seq = batch_span(&bytes).map_err(failed)?.last_seq + 1;
             bytes_total += bytes.len();
             batches.push(bytes);
         }
@@ -329,6 +360,18 @@ impl Replica for LocalReplica {
 
     fn named(&self) -> u64 {
         self.published.named()
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReplicaError> {
+        if self.loading.is_coming() {
+            return Err(ReplicaError::Failed("this device is being filled itself".into()));
+        }
+        let seed = Workspace::device_seed(&self.dir, &self.env).map_err(failed)?;
+        let slot = PinSlot::default();
+        self.deliver_and_wait(Delivery::Pin(Arc::clone(&slot))).map_err(failed)?;
+        let store = slot.lock().take().ok_or_else(|| failed(EngineError::Closed))?;
+        let (sealer, key) = (Arc::clone(&self.sealer), DeviceKey::from_seed(&seed));
+        Ok(Box::new(Telling::new(store, sealer, key, self.settings.workspace)))
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {

@@ -339,12 +339,21 @@ impl Verifier<'_> {
         let journals = known.iter().map(|(number, device)| (*device, *number)).collect();
         for (number, device) in known {
             let mut chain = Chain::new(device);
+            // Of a journal that a snapshot stood for, the beginning may still be missing.
+            let mut base = self.store.base(number)?;
             loop {
+                if let Some(base) = base.take_if(|base| base.upto < chain.next_seq()) {
+                    let Some(bytes) = self.store.batch_with(number, base.seq)? else { break };
+                    chain = Chain::before(&decode_batch(&bytes)?);
+                }
                 let page = self.store.batches(number, chain.next_seq(), PAGE_ROWS)?;
                 if page.is_empty() {
                     break;
                 }
                 for (seq, bytes) in page {
+                    if base.is_some_and(|base| base.upto < chain.next_seq()) {
+                        break;
+                    }
                     self.report.batches += 1;
                     if let Err(why) = self.batch(&journals, &mut chain, seq, &bytes) {
                         let what = format!("journal {number}, batch at op {seq}: {why}");

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::EngineError;
+use super::filling::{as_joined, filled_from, joined};
 use super::journal::{HeardSoFar, JournalWriter};
+use super::loading::Loading;
 use super::merger::{FOUNDER, Merger};
 use super::pending::PendingOps;
 use super::published::Published;
@@ -22,7 +24,7 @@ use crate::keys::{Chain, DeviceKey};
 use crate::store::{Commit, DATABASE_FILE, Store, Sync, Writer};
 use crate::types::{
     ConflictResolution, DeviceId, FileId, Hlc, Ino, Kind, NameHasher, NodeRecord, Op, Settings,
-    SharedSecret, Timestamp, Welcome, WorkspaceId,
+    SharedSecret, SnapshotHead, Timestamp, Welcome, WorkspaceId,
 };
 
 /// The format of the directory as a whole.
@@ -82,6 +84,7 @@ pub struct OpenWorkspace {
     is_overtaken: bool,
     merger: Option<Merger>,
     published: Arc<Published>,
+    loading: Arc<Loading>,
     writer: Option<Writer>,
     journal: Option<JournalWriter>,
     _lock: Box<dyn Lock>,
@@ -140,6 +143,16 @@ impl Workspace {
         read_key(dir, DEVICE_KEY_FILE, env)
     }
 
+    /// Seals and opens for the workspace in `dir`.
+    pub(super) fn sealer(
+        dir: &Path,
+        settings: &Settings,
+        env: &Env,
+    ) -> Result<Sealer, EngineError> {
+        let secret = WorkspaceSecret(*read_key(dir, SECRET_FILE, env)?);
+        Ok(Sealer::new(settings.encryption.then_some(&secret), settings.compression))
+    }
+
     /// Draws a new device's seed, and says whose key it makes.
     pub fn draw_seed(env: &Env) -> (Zeroizing<[u8; 32]>, DeviceId) {
         let mut seed = Zeroizing::new([0; 32]);
@@ -171,12 +184,8 @@ impl Workspace {
         put_key(dir, DEVICE_KEY_FILE, seed, env)?;
         Store::create(dir, env)?;
         let (_store, mut writer) = Store::open(dir, env)?;
-        writer.add_journal(FOUNDER, &welcome.founder)?;
-        writer.add_journal(FOUNDER + 1, &DeviceKey::from_seed(seed).device())?;
-        let root = root(0o755, 0, 0, env.clock.now());
-        let nodes = vec![(Ino::ROOT, Some(root))];
-        let commit = Commit { nodes, live_nodes: Some(1), ..Commit::default() };
-        writer.commit(&commit, Sync::Durable)?;
+        let device = DeviceKey::from_seed(seed).device();
+        writer.commit(&joined(&welcome.founder, &device, env), Sync::Durable)?;
         writer.checkpoint()?;
         put_settings(dir, &welcome.settings, env)
     }
@@ -262,7 +271,7 @@ fn found(
 }
 
 /// The root directory's record.
-fn root(mode: u32, uid: u32, gid: u32, now: Timestamp) -> NodeRecord {
+pub(super) fn root(mode: u32, uid: u32, gid: u32, now: Timestamp) -> NodeRecord {
     NodeRecord {
         file: Some(FileId::ROOT),
         kind: Kind::Directory,
@@ -284,17 +293,43 @@ fn root(mode: u32, uid: u32, gid: u32, now: Timestamp) -> NodeRecord {
 }
 
 impl OpenWorkspace {
-    /// Opens the workspace in `dir` and takes its lock.
+    /// Opens the workspace in `dir` and takes its lock. What a snapshot that was cut short has left is
+    /// cleared away: it is as it was when this device had just joined.
     ///
     /// # Errors
     /// [`EngineError::Missing`], [`EngineError::Locked`], [`EngineError::Damaged`].
     pub fn open(dir: &Path, env: &Env) -> Result<Self, EngineError> {
+        Self::open_filled(dir, env, None)
+    }
+
+    /// Opens the workspace in `dir`, of which this device knows nothing yet, to be filled from a
+    /// snapshot that begins with `head`. The numbers of the journals are the snapshot's from now on.
+    ///
+    /// # Errors
+    /// As [`OpenWorkspace::open`], and [`EngineError::Snapshot`] if this device is no stranger there,
+    /// or the snapshot is one of a workspace that it is not in.
+    pub fn fill(dir: &Path, env: &Env, head: &SnapshotHead) -> Result<Self, EngineError> {
+        Self::open_filled(dir, env, Some(head))
+    }
+
+    fn open_filled(
+        dir: &Path,
+        env: &Env,
+        head: Option<&SnapshotHead>,
+    ) -> Result<Self, EngineError> {
         let settings = Workspace::settings(dir, env)?;
         let lock = take_lock(dir, env)?;
         let secret = WorkspaceSecret(*read_key(dir, SECRET_FILE, env)?);
         let key = DeviceKey::from_seed(&*read_key(dir, DEVICE_KEY_FILE, env)?);
-        let (store, writer) = Store::open(dir, env)?;
+        let (store, mut writer) = Store::open(dir, env)?;
         let device = key.device();
+        let loading = Arc::new(Loading::default());
+        if let Some(head) = head {
+            writer.begin_anew(&filled_from(head, &store, &device)?)?;
+            loading.begin();
+        } else if store.loading()?.is_some() {
+            writer.begin_anew(&as_joined(&store, &device, env)?)?;
+        }
         let own = own_journal(&store, &device, dir)?;
         let chain = match store.last_batch(own)? {
             Some(bytes) => Chain::after(&decode_batch(&bytes)?),
@@ -318,6 +353,7 @@ impl OpenWorkspace {
             is_overtaken,
             merger: Some(merger),
             published: Arc::default(),
+            loading,
             next_seq,
             writer: Some(writer),
             journal: Some(journal),
@@ -343,6 +379,11 @@ impl OpenWorkspace {
     /// What is durable here, for other threads.
     pub fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published)
+    }
+
+    /// Whether it is still being filled.
+    pub fn loading(&self) -> Arc<Loading> {
+        Arc::clone(&self.loading)
     }
 
     /// What merges other devices' journals, for the one who commits.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::body::Body;
 use super::dir::{DIR_NAMES_MAX, Dir, Entry};
 use super::tree::Tree;
-use super::{FsError, FsResult, Inner};
+use super::{FsError, FsResult, Inner, LOADING_WAIT};
 use crate::chunk::{self, Item, Manifest};
 use crate::engine::{VersionContent, version_content};
 use crate::store::StoreError;
@@ -69,6 +69,9 @@ pub enum Fetched {
 impl Inner {
     /// Reads what was missed. May wait for the disk; holds no lock meanwhile.
     pub(super) fn fetch(&self, miss: Miss, loaded: &mut Loaded) -> FsResult<Fetched> {
+        if let Miss::Entry(dir, _) | Miss::Dir(dir) | Miss::Page(dir, _) = &miss {
+            self.wait_for_names(*dir)?;
+        }
         match miss {
             Miss::Node(ino) => self.fetch_nodes(&[ino]),
             Miss::Nodes(inos) => self.fetch_nodes(&inos),
@@ -101,6 +104,15 @@ impl Inner {
                 Ok(Fetched::Nothing)
             }
         }
+    }
+
+    /// Half a directory is never shown: while a workspace is being filled, its names may still come.
+    fn wait_for_names(&self, dir: Ino) -> FsResult<()> {
+        let loading = self.replica.loading();
+        if !loading.is_coming() {
+            return Ok(());
+        }
+        loading.wait_for_listing(&self.store, dir, LOADING_WAIT).map_err(FsError::Io)
     }
 
     /// Brings every chunk of a file to this device. May wait for each, within a bound.

@@ -22,6 +22,7 @@ mod tree;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -73,6 +74,10 @@ pub trait Fetch: Send + Sync {
 
 /// The name at the root that is kept for tidefs itself.
 pub const RESERVED_NAME: &[u8] = b".tidefs";
+
+/// How long a listing or a change waits for what is still to come of a workspace that is being
+/// filled.
+const LOADING_WAIT: Duration = Duration::from_secs(30);
 
 /// How often an operation may find that what it fetched was forgotten again before it gives up.
 const ATTEMPTS_MAX: u32 = 1000;
@@ -368,13 +373,25 @@ impl Inner {
         wait: Wait,
         mut step: impl FnMut(&mut Tree, &mut Loaded) -> Result<R, Stop>,
     ) -> FsResult<R> {
-        self.check_writable()?;
+        self.begin_change(wait)?;
         let result = self.run(wait, |tree, loaded| {
             self.check_turn(tree)?;
             step(tree, loaded)
         })?;
         self.commit.nudge(Urgency::Soon);
         Ok(result)
+    }
+
+    /// Before a change: it waits until the workspace is whole, for what it changes may still come.
+    fn begin_change(&self, wait: Wait) -> FsResult<()> {
+        let loading = self.replica.loading();
+        if loading.is_coming() && !self.read_only {
+            if wait != Wait::May {
+                return Err(FsError::WouldBlock);
+            }
+            loading.wait_until_whole(LOADING_WAIT).map_err(FsError::Io)?;
+        }
+        self.check_writable()
     }
 
     fn check_writable(&self) -> FsResult<()> {

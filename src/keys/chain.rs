@@ -56,6 +56,13 @@ impl Chain {
         self.device
     }
 
+    /// A journal that goes on with this batch, whatever came before it.
+    pub fn before(batch: &Batch) -> Self {
+        let mut chain = Self::new(batch.journal);
+        (chain.next_seq, chain.previous) = (batch.seq, batch.previous);
+        chain
+    }
+
     /// The number of the next op.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

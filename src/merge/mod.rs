@@ -27,7 +27,7 @@ pub use fold::{fold, is_inside, pass_over};
 pub use judge::{Delivered, Made, Verdict, is_well_formed, judge, past_reach};
 pub use liveness::{dead_links, is_visible};
 pub use membership::Membership;
-pub use root::bring_up;
+pub use root::{add_records, bring_up};
 pub use stability::Acknowledged;
 pub use state::{Changed, NoRecords, Records, State};
 pub use view::{Policy, Row, RowKind, faces, list, list_name};

@@ -37,6 +37,22 @@ pub fn bring_up<R: Records>(
     Ok(())
 }
 
+/// Adds records that no other round has told of.
+pub fn add_records<'a>(
+    root: &mut TreeRoot,
+    entries: impl IntoIterator<Item = (EntryId, &'a Entry)>,
+    inodes: impl IntoIterator<Item = (FileId, &'a Inode)>,
+    device: impl Fn(u16) -> DeviceId,
+) {
+    let mut scribe = Scribe { device, bytes: Vec::new() };
+    for (id, entry) in entries {
+        root.add(scribe.entry(id, entry));
+    }
+    for (id, inode) in inodes {
+        root.add(scribe.inode(id, inode));
+    }
+}
+
 /// Writes records as they are on every device: ids by their device, sets in the order of that, and
 /// nothing that depends on the order of arrival.
 struct Scribe<D> {

@@ -5,6 +5,7 @@
 //! [`Store`] read it. A failed sync latches the writer: the kernel may have dropped the pages.
 
 mod error;
+mod loading;
 mod merged;
 mod read;
 mod schema;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 pub use error::{Remedy, StoreError};
+pub use loading::{Base, LoadRows};
 pub use merged::{MergedRows, Wanted};
 pub use read::{Counts, NodesPage, VersionsPage};
 pub use upkeep::{ChunkPlace, Tally};
@@ -49,6 +51,8 @@ struct Inner {
     readers: Mutex<Vec<Connection>>,
     /// A thread that holds its reads, and its connection.
     held: Mutex<Option<(ThreadId, Connection)>>,
+    /// The one connection of a store that shows one moment, in its transaction.
+    pinned: Option<Mutex<Connection>>,
     segments: Segments,
 }
 
@@ -106,9 +110,23 @@ impl Store {
     }
 
     fn over(dir: &Path, env: &Env, segments: Segments) -> Self {
-        let readers = Mutex::new(Vec::new());
-        let held = Mutex::new(None);
-        let inner = Inner { dir: dir.to_owned(), env: env.clone(), readers, held, segments };
+        let (readers, held) = (Mutex::new(Vec::new()), Mutex::new(None));
+        let (dir, env) = (dir.to_owned(), env.clone());
+        let inner = Inner { dir, env, readers, held, pinned: None, segments };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same store through this connection alone.
+    fn pinned(&self, connection: Connection) -> Self {
+        let Inner { dir, env, .. } = &*self.inner;
+        let inner = Inner {
+            dir: dir.clone(),
+            env: env.clone(),
+            readers: Mutex::new(Vec::new()),
+            held: Mutex::new(None),
+            pinned: Some(Mutex::new(connection)),
+            segments: Segments::look(&dir.join(SEGMENTS_DIR), env),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -167,6 +185,9 @@ impl Store {
         &self,
         read: impl FnOnce(&Connection) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
+        if let Some(pinned) = &self.inner.pinned {
+            return read(&pinned.lock());
+        }
         let this_thread = std::thread::current().id();
         let mine = self.inner.held.lock().take_if(|(thread, _)| *thread == this_thread);
         if let Some((_, connection)) = mine {

@@ -65,6 +65,9 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX face_ino ON face (ino);
     CREATE TABLE crowded (ino INTEGER PRIMARY KEY);
     CREATE TABLE wanted (id BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE base (
+        journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, upto INTEGER NOT NULL);
+    CREATE TABLE unlisted (ino INTEGER PRIMARY KEY);
 ",
 ];
 

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::loading::{LoadRows, put_load};
 use super::merged::{MergedRows, put_merged};
 use super::{Store, StoreError};
 use crate::codec::{encode_node, encode_version};
@@ -37,6 +38,8 @@ pub struct Commit {
     pub live_nodes: Option<u64>,
     /// What the merge keeps under the view.
     pub merged: MergedRows,
+    /// Of a store that is being filled from another device's.
+    pub load: LoadRows,
 }
 
 /// The store's one writer.
@@ -59,7 +62,17 @@ impl Writer {
     /// [`StoreError::Full`]: nothing was changed, and it may be tried again. After any other
     /// error the writer is latched.
     pub fn commit(&mut self, commit: &Commit, sync: Sync) -> Result<(), StoreError> {
-        self.guarded(|this| this.apply(commit, sync))
+        self.commit_after(commit, sync, |_| Ok(()))
+    }
+
+    /// As [`Writer::commit`], with something done first in its transaction.
+    pub(super) fn commit_after(
+        &mut self,
+        commit: &Commit,
+        sync: Sync,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.guarded(|this| this.apply(commit, sync, first))
     }
 
     /// Makes every commit so far durable.
@@ -124,7 +137,12 @@ impl Writer {
         result
     }
 
-    fn apply(&mut self, commit: &Commit, sync: Sync) -> Result<(), StoreError> {
+    fn apply(
+        &mut self,
+        commit: &Commit,
+        sync: Sync,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let named = self.store.inner.segments.to_name();
         // Also when the commit itself may wait: the database may reach the disk at any time.
         if !named.chunks.is_empty() || sync == Sync::Durable {
@@ -133,10 +151,12 @@ impl Writer {
         self.set_synchronous(sync)?;
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        first(&transaction)?;
         put_chunks(&transaction, &named)?;
         put_tree(&transaction, commit)?;
         put_journal(&transaction, commit)?;
         put_merged(&transaction, &commit.merged)?;
+        put_load(&transaction, &commit.load)?;
         transaction.commit()?;
         self.store.inner.segments.named(&named);
         Ok(())

@@ -324,7 +324,9 @@ impl Machine {
             | Frame::Join { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
-            | Frame::Batches { .. } => self.close(conn, CloseReason::Protocol, now_ms, out),
+            | Frame::Batches { .. }
+            | Frame::Bootstrap { .. }
+            | Frame::Part(_) => self.close(conn, CloseReason::Protocol, now_ms, out),
         }
     }
 

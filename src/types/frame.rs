@@ -102,6 +102,13 @@ pub enum Frame {
     Peers(#[serde(deserialize_with = "bounded::<_, _, PEER_NOTES_MAX>")] Vec<PeerNote>),
     /// Chunks that have come to the sender since the connection began.
     Offer(#[serde(deserialize_with = "bounded::<_, _, OFFER_CHUNKS_MAX>")] Vec<ChunkId>),
+    /// The first of a member that has nothing yet: it asks for a snapshot.
+    Bootstrap {
+        /// The workspace that it has joined.
+        workspace: WorkspaceId,
+    },
+    /// An encoded part of a snapshot.
+    Part(Blob),
 }
 
 /// What a stream of its own asks for.
@@ -116,7 +123,7 @@ pub struct ChunkRequest {
 
 /// A list that is refused as soon as it is longer than it may be: small elements could otherwise
 /// take many times the memory of the frame that they came in.
-fn bounded<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(super) fn bounded<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

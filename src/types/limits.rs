@@ -94,6 +94,14 @@ pub const SYNC_EVENTS_MAX: usize = 256;
 pub const SYNC_COMMANDS_MAX: usize = 256;
 /// Readers that wait for other devices.
 pub const WAITERS_MAX: usize = 1024;
+/// Rows of one kind in one part of a snapshot.
+pub const SNAPSHOT_ROWS_MAX: usize = 8192;
+/// A part of a snapshot is closed once its rows are about this long.
+pub const SNAPSHOT_PAGE_BYTES: usize = 256 << 10;
+/// What a reader accepts as a part, opened: the rows before, and a batch at its hardest bound.
+pub const SNAPSHOT_PAGE_BYTES_HARD_MAX: usize = BATCH_BYTES_HARD_MAX + (1 << 20);
+/// Snapshots that are told at once.
+pub const SNAPSHOTS_MAX: usize = 2;
 /// A device's name.
 pub const DEVICE_NAME_BYTES_MAX: usize = 64;
 /// A ticket's text.

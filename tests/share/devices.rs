@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tidefs::engine::sync::{Replica, SyncConfig, SyncHandle, SyncThread};
-use tidefs::engine::{Invitations, LocalReplica, NewWorkspace, Workspace, verify};
+use tidefs::engine::{
+    EngineError, Invitations, LocalReplica, NewWorkspace, OpenWorkspace, Workspace, verify,
+};
 use tidefs::env::Env;
 use tidefs::fs::{
     Attr, Caller, Fetch, Filesystem, FsError, Making, Options, RenameMode, SetAttr, Wait, Writing,
 };
 use tidefs::types::{
     Addresses, ChunkId, ConflictResolution, DeviceId, DeviceName, Ino, JoinRequest, Kind, Role,
-    TreeRoot,
+    SnapshotHead, SnapshotPage, TreeRoot,
 };
 
 pub struct Device {
@@ -55,6 +57,59 @@ pub fn join_as(home: &Path, name: &str, by: &Device, role: Role) -> Device {
     let dir = home.join(name);
     Workspace::join(&dir, &welcome, &seed, &env).expect("joins");
     open(dir, ConflictResolution::default())
+}
+
+/// A device that `by` has admitted, and that knows nothing yet.
+pub struct Joiner {
+    pub dir: PathBuf,
+    pub device: DeviceId,
+}
+
+impl Joiner {
+    pub fn new(home: &Path, name: &str, by: &Device) -> Self {
+        let env = Env::real();
+        let (seed, device) = Workspace::draw_seed(&env);
+        let invitations = Invitations::of(&by.dir, &env);
+        let token = invitations.add(Role::Writer, u64::MAX).expect("an invitation");
+        let request = JoinRequest { token, name: name.into() };
+        let welcome = by.fs.replica().admit(&device, &request).expect("is admitted");
+        let dir = home.join(name);
+        Workspace::join(&dir, &welcome, &seed, &env).expect("joins");
+        Self { dir, device }
+    }
+
+    /// Opened to be filled from a snapshot with this head.
+    pub fn fill(&self, head: &SnapshotHead) -> Result<Device, EngineError> {
+        let workspace = OpenWorkspace::fill(&self.dir, &Env::real(), head)?;
+        let fs = Filesystem::serve(workspace, &Options::default())?;
+        Ok(Device { fs, dir: self.dir.clone() })
+    }
+
+    pub fn open(&self) -> Device {
+        open(self.dir.clone(), ConflictResolution::default())
+    }
+}
+
+/// All parts of a snapshot of a device.
+pub fn parts(of: &Device) -> Vec<Vec<u8>> {
+    let mut snapshot = of.fs.replica().snapshot().expect("is pinned");
+    std::iter::from_fn(|| snapshot.next().expect("is read")).collect()
+}
+
+/// One more device, filled from a snapshot of `by`.
+pub fn join_filled(home: &Path, name: &str, by: &Device) -> Device {
+    let joiner = Joiner::new(home, name, by);
+    let teller = by.fs.replica().device();
+    let mut hearing = Workspace::hearing(&joiner.dir, &Env::real(), teller).expect("a workspace");
+    let mut parts = parts(by).into_iter().map(|part| hearing.hear(&part).expect("is heard"));
+    let Some((SnapshotPage::Head(head), _)) = parts.next() else { panic!("no head") };
+    let device = joiner.fill(&head).expect("opens");
+    for (page, is_last) in parts {
+        let SnapshotPage::Rows(rows) = page else { panic!("a second head") };
+        device.fs.replica().lay_page(rows, is_last).expect("is laid");
+    }
+    assert!(!device.fs.replica().loading().is_coming());
+    device
 }
 
 /// Hands everything to everyone, batches and chunks.
@@ -103,7 +158,11 @@ pub fn hand_over(from: &Device, to: &Device) -> bool {
     for (journal, last) in from.frontier() {
         let mut after = known.get(&journal).copied().unwrap_or(0);
         while after < last {
-            for bytes in from.batches(&journal, after, 1 << 20).expect("are read") {
+            let page = from.batches(&journal, after, 1 << 20).expect("are read");
+            if page.is_empty() {
+                break;
+            }
+            for bytes in page {
                 let batch = tidefs::codec::decode_batch(&bytes).expect("decodes");
                 after = batch.seq + u64::from(batch.count) - 1;
                 batches.push(bytes);

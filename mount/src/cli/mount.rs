@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use rustix::mount::MountFlags;
-use tidefs::engine::{NewWorkspace, Workspace};
+use tidefs::engine::{Filling, NewWorkspace, OpenWorkspace, Workspace};
 use tidefs::env::Env;
 use tidefs::fs::{Filesystem, Wait};
 use tidefs::types::limits::CHUNK_BYTES_MAX;
 use tidefs::types::{ConflictResolution, Role};
 use tidefs_mount::session::{MountOptions, Session, Unmounter};
-use tidefs_mount::share::Share;
+use tidefs_mount::share::{Share, begin_filling};
 
 use super::background;
 use super::options::{self, Options};
@@ -238,22 +238,25 @@ fn check_mount_point(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
-    let fs = open(plan)?;
+    let (filling, fs) = open(plan)?;
     tidefs_mount::ask::forget(&plan.workspace);
     let share = Share::new(fs.clone(), &plan.workspace, plan.options.share.clone())?;
-    let hears = begin_sharing(&fs, &share);
-    if let Err(error) = hears {
-        share.finish();
-        fs.close()?;
-        return Err(error);
+    if filling.is_none() {
+        if let Err(error) = begin_sharing(&fs, &share) {
+            share.finish();
+            fs.close()?;
+            return Err(error);
+        }
+        name_device(&fs, args.name.as_deref());
     }
-    name_device(&fs, args.name.as_deref());
     let mount: &MountOptions = &plan.options.mount;
     let mut session = Session::mount(fs.clone(), &plan.dir, mount)
         .with_context(|| format!("mounting on {}", plan.dir.display()))?;
     session.watch(&fs)?;
-    if !mount.read_only {
-        tidefs_mount::role::follow(&fs, &plan.dir)?;
+    let follows = (!mount.read_only).then(|| plan.dir.clone());
+    match filling {
+        Some(filling) => fill(filling, &fs, &share, args.name.clone(), follows)?,
+        None => follow_role(&fs, follows.as_deref())?,
     }
     heed_signals(session.unmounter(), plan, share.clone(), fs.clone())?;
     write_served(&plan.workspace, &plan.dir)?;
@@ -274,6 +277,38 @@ fn serve(plan: &Plan, args: &MountArgs) -> anyhow::Result<ExitCode> {
     closed.context("the last commit")?;
     tracing::info!("unmounted");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fills the workspace while it is mounted already, and then shares it.
+fn fill(
+    filling: Filling,
+    fs: &Filesystem,
+    share: &Share,
+    name: Option<String>,
+    follows: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let (fs, share) = (fs.clone(), share.clone());
+    let filled = move || -> anyhow::Result<()> {
+        filling.run(fs.replica()).context(
+            "the workspace has not come whole: unmount it and mount it again, and it comes anew",
+        )?;
+        tracing::info!("the workspace has come whole");
+        share.start()?;
+        name_device(&fs, name.as_deref());
+        follow_role(&fs, follows.as_deref())
+    };
+    #[expect(clippy::disallowed_methods, reason = "beside the session, which serves meanwhile")]
+    std::thread::Builder::new().name("fill".into()).spawn(move || {
+        if let Err(error) = filled() {
+            tracing::error!("{error:#}");
+        }
+    })?;
+    Ok(())
+}
+
+/// Shows the kernel whether this device may write, if it is to follow that.
+fn follow_role(fs: &Filesystem, dir: Option<&Path>) -> anyhow::Result<()> {
+    Ok(dir.map_or(Ok(()), |dir| tidefs_mount::role::follow(fs, dir))?)
 }
 
 /// Calls this device as asked for, or like the machine if it has no name yet.
@@ -297,14 +332,19 @@ fn name_device(fs: &Filesystem, given: Option<&str>) {
     }
 }
 
-/// Opens the workspace; a process that is just unmounting gets some time to let go of it.
-fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
+/// Opens the workspace; a process that is just unmounting gets some time to let go of it. One that
+/// this device knows nothing of yet is opened to be filled from a snapshot, if there is one.
+fn open(plan: &Plan) -> anyhow::Result<(Option<Filling>, Filesystem)> {
     let options = tidefs::fs::Options {
         read_only: plan.options.mount.read_only,
         memory_bytes_max: plan.memory_bytes,
         conflict_resolution: plan.conflict_resolution,
         chunk_bytes_max: plan.options.chunk_bytes_max.unwrap_or(CHUNK_BYTES_MAX),
     };
+    if let Some((filling, head)) = begin_filling(&plan.workspace, &plan.options.share)? {
+        let workspace = OpenWorkspace::fill(&plan.workspace, &Env::real(), &head)?;
+        return Ok((Some(filling), Filesystem::serve(workspace, &options)?));
+    }
     let mut waited = Duration::ZERO;
     loop {
         match Filesystem::open(&plan.workspace, &options) {
@@ -312,7 +352,7 @@ fn open(plan: &Plan) -> anyhow::Result<Filesystem> {
                 std::thread::sleep(PAUSE);
                 waited += PAUSE;
             }
-            other => return Ok(other?),
+            other => return Ok((None, other?)),
         }
     }
 }

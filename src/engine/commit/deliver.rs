@@ -18,23 +18,28 @@ type WantedRow = (ChunkId, Option<Wanted>);
 impl Committer {
     /// Takes in what a peer has sent. Durable when this returns, but for chunks, which are soon.
     pub(super) fn take_delivery(&mut self, delivery: Delivery) -> Result<(), DeliverError> {
-        self.unless_latched(|this| {
-            this.source.hold(true);
-            let result = match delivery {
-                Delivery::Batches(batches, chunks) => {
-                    this.merge(&batches, chunks.into_iter().collect())
-                }
-                Delivery::Members(asked) => this.say_of_members(&asked),
-                Delivery::Overtaken => this.set_overtaken(),
-            };
-            this.source.hold(false);
-            result
+        self.unless_latched(|this| match delivery {
+            Delivery::Batches(batches, chunks) => {
+                this.held(|this| this.merge(&batches, chunks.into_iter().collect()))
+            }
+            Delivery::Members(asked) => this.held(|this| this.say_of_members(&asked)),
+            Delivery::Overtaken => this.held(Self::set_overtaken),
+            Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
+            Delivery::Pin(slot) => this.pin(&slot),
         })
     }
 
     /// Notes chunks that were wanted and have been appended.
     pub(super) fn take_chunks(&mut self, chunks: &[ChunkId]) -> Result<(), DeliverError> {
         self.unless_latched(|this| this.name_chunks(chunks))
+    }
+
+    /// Changes wait meanwhile.
+    fn held<R>(&mut self, take: impl FnOnce(&mut Self) -> R) -> R {
+        self.source.hold(true);
+        let result = take(self);
+        self.source.hold(false);
+        result
     }
 
     fn unless_latched<R>(
@@ -49,7 +54,9 @@ impl Committer {
             Ok(_)
             | Err(
                 DeliverError::Refused(MergeError::Refused { .. })
-                | DeliverError::Engine(EngineError::Store(StoreError::Full { .. })),
+                | DeliverError::Engine(
+                    EngineError::Store(StoreError::Full { .. }) | EngineError::Snapshot(_),
+                ),
             ) => {}
             Err(error) => {
                 let why = format!("merging failed: {error}");
@@ -87,7 +94,7 @@ impl Committer {
     }
 
     /// One round of the merger, while no change is made here.
-    fn merge(
+    pub(super) fn merge(
         &mut self,
         batches: &[Vec<u8>],
         carried: HashMap<ChunkId, Vec<u8>>,

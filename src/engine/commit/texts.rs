@@ -16,6 +16,8 @@ impl Committer {
         if self.merger.conflicts() != ConflictResolution::Merge
             || self.forked.is_empty()
             || self.store.wants_chunks()?
+            // The ancestor of both may be told in what is still to come.
+            || !self.store.bases()?.is_empty()
         {
             return Ok(false);
         }

@@ -173,6 +173,10 @@ impl<'a> Folding<'a> {
             if *seq >= self.known.chains[of].next_seq() {
                 return Ok(false);
             }
+            // Its clock is not known before the beginning of that journal is here.
+            if self.is_before_here(*of, *seq)? {
+                return Ok(false);
+            }
             if *seq > 0 && self.hlc_of(*of, *seq)?.is_none_or(|heard| heard >= batch.hlc) {
                 return Err(refused("its clock is not above what its author had heard".into()));
             }
@@ -185,7 +189,16 @@ impl<'a> Folding<'a> {
         Ok(true)
     }
 
+    /// Is this op in that part of a journal which a snapshot stood for, and which is not here yet?
+    fn is_before_here(&self, number: u16, seq: u64) -> Result<bool, MergeError> {
+        let base = self.merger.store.base(number)?;
+        Ok(base.is_some_and(|base| (base.upto + 1..base.seq).contains(&seq)))
+    }
+
     fn is_here(&self, number: u16, batch: &Batch) -> Result<bool, MergeError> {
+        if self.is_before_here(number, batch.seq)? {
+            return Ok(true);
+        }
         let bytes = self.merger.store.batch_with(number, batch.seq)?;
         let pending = self
             .commit

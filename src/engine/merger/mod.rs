@@ -182,6 +182,11 @@ impl Merger {
         u16::try_from(self.known.devices.len()).expect("a workspace has fewer than 65,536 devices")
     }
 
+    /// How many journals there are.
+    pub fn journals(&self) -> usize {
+        self.known.devices.len()
+    }
+
     /// A journal that the store has just noted.
     pub fn add_journal(&mut self, number: u16, device: DeviceId) {
         self.known.devices.push(device);

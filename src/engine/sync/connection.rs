@@ -93,6 +93,8 @@ pub(super) struct Shared {
     pub delivering: Arc<Mutex<()>>,
     /// Answers that no reader waits for.
     pub answering: Arc<Semaphore>,
+    /// Snapshots that are told.
+    pub telling: Arc<Semaphore>,
     /// Wakes the driver when the frontier or the members may have changed.
     pub changed: Arc<Notify>,
 }

@@ -14,7 +14,7 @@ use super::{Replica, SyncConfig, fetch, meet};
 use crate::env::{Clock, Env};
 use crate::net::{CloseCode, Link, Net};
 use crate::sync::{CloseReason, ConnId, Input, Machine, Output, RequestId, Tuning};
-use crate::types::limits::{ANSWERS_TOTAL_MAX, SYNC_EVENTS_MAX};
+use crate::types::limits::{ANSWERS_TOTAL_MAX, SNAPSHOTS_MAX, SYNC_EVENTS_MAX};
 use crate::types::{Addresses, ChunkId, ChunkRequest, DeviceId, Frontier, Timestamp};
 
 /// This device's own addresses are looked at this often: they change with the networks it is in.
@@ -91,6 +91,7 @@ impl Driver {
             events: told,
             delivering: Arc::new(Mutex::new(())),
             answering: Arc::new(Semaphore::new(ANSWERS_TOTAL_MAX)),
+            telling: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             changed,
         };
         Self {

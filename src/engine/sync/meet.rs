@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::connection::{Event, Shared, Tree, Up, deliver};
 use super::push::collect_upto;
-use super::{ReplicaError, SyncError};
+use super::{ReplicaError, SyncError, bootstrap};
 use crate::codec::Sender;
 use crate::net::{Arriving, CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
 use crate::sync::Loss;
@@ -152,10 +152,11 @@ pub(super) async fn accept(shared: Shared, net: Net) {
         let (shared, strangers) = (shared.clone(), Arc::clone(&strangers));
         meetings.spawn(async move {
             match timeout(MEETING_TIME, meet(&shared, &strangers, arriving)).await {
-                Ok(Ok(Some(up))) => {
-                    let _ = shared.tell(Event::Up(Box::new(up))).await;
+                Ok(Ok(Met::Up(up))) => {
+                    let _ = shared.tell(Event::Up(up)).await;
                 }
-                Ok(Ok(None)) => {}
+                Ok(Ok(Met::Asks(link, writer))) => bootstrap::tell(&shared, &link, writer).await,
+                Ok(Ok(Met::Done)) => {}
                 Ok(Err(error)) => tracing::debug!("a connection that came in failed: {error}"),
                 Err(_) => tracing::debug!("a connection that came in took too long"),
             }
@@ -163,28 +164,38 @@ pub(super) async fn accept(shared: Shared, net: Net) {
     }
 }
 
+/// What came of a connection that came in.
+enum Met {
+    /// It stays.
+    Up(Box<Up>),
+    /// A member asks for a snapshot.
+    Asks(Link, FrameWriter),
+    /// All is said.
+    Done,
+}
+
 /// Hears who it is. Of a stranger, nothing is read but one small frame, and that must be a `Join`.
 async fn meet(
     shared: &Shared,
     strangers: &Semaphore,
     arriving: Arriving,
-) -> Result<Option<Up>, SyncError> {
+) -> Result<Met, SyncError> {
     let link = arriving.finish().await?;
     if !shared.replica.is_member(&link.peer()) {
         let Ok(_permit) = strangers.try_acquire() else {
             link.close(CloseCode::Busy);
-            return Ok(None);
+            return Ok(Met::Done);
         };
         if let Some(told) = shared.replica.parting(&link.peer()) {
             let heard = part_for_good(shared, &link, &told).await;
             link.close(CloseCode::Revoked);
             heard?;
-            return Ok(None);
+            return Ok(Met::Done);
         }
         let heard = timeout(STRANGER_TIME, meet_stranger(shared, &link)).await;
         link.close(CloseCode::Stranger);
         heard.map_err(|_| SyncError::TimedOut)??;
-        return Ok(None);
+        return Ok(Met::Done);
     }
     let (mut writer, mut reader) = link.accept_control().await?;
     match reader.read(Sender::Member).await? {
@@ -195,16 +206,20 @@ async fn meet(
             let told = own_tree(shared).await?;
             writer.write(&told.hello(shared, &link.peer())).await?;
             let heard = Tree { frontier, root };
-            Ok(Some(Up { link, writer, reader, dialled: false, heard, told, life }))
+            let up = Up { link, writer, reader, dialled: false, heard, told, life };
+            Ok(Met::Up(Box::new(up)))
         }
-        Frame::Hello { .. } => {
+        Frame::Bootstrap { workspace } if workspace == shared.replica.workspace() => {
+            Ok(Met::Asks(link, writer))
+        }
+        Frame::Hello { .. } | Frame::Bootstrap { .. } => {
             part(&link, &mut writer, Frame::Refused(Refusal::OtherWorkspace)).await?;
-            Ok(None)
+            Ok(Met::Done)
         }
         // A member that lost the answer to its first `Join`.
         join @ Frame::Join { .. } => {
             admit(shared, &link, &mut writer, join).await?;
-            Ok(None)
+            Ok(Met::Done)
         }
         _ => {
             link.close(CloseCode::Protocol);

@@ -5,6 +5,7 @@
 //! that is behind [`Replica`], whose calls are made from threads that may block. Tasks tell the
 //! driver through one bounded queue, and never wait for anything else that waits for it.
 
+mod bootstrap;
 mod config;
 mod connection;
 mod driver;
@@ -16,8 +17,9 @@ mod push;
 mod replica;
 mod waiters;
 
+pub use bootstrap::{Parts, ask};
 pub use config::{SyncConfig, SyncError, WantError};
 pub use handle::{PeerStatus, SyncHandle, SyncThread};
 pub use join::join;
 pub use push::{collect, fresh};
-pub use replica::{Replica, ReplicaError};
+pub use replica::{Replica, ReplicaError, Snapshot};

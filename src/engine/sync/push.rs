@@ -59,6 +59,10 @@ pub fn collect(
             last = Some(span);
             found.push((span, bytes));
         }
+        if last.is_none() && frontier.get(journal).is_some_and(|end| end > after_seq) {
+            // What it lacks is not here either, and all else may build on that.
+            return Ok((Vec::new(), Frontier::new()));
+        }
         if let Some(last) = last
             && frontier.get(journal).is_some_and(|end| *end > last.last_seq)
         {

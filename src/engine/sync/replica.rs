@@ -54,8 +54,8 @@ pub trait Replica: Send + Sync + 'static {
         None
     }
 
-    /// Encoded batches of a journal behind `after_seq`, oldest first, at least one if there is any,
-    /// up to about `bytes_max`.
+    /// Encoded batches of a journal that follow `after_seq`, oldest first, at least one if there is any,
+    /// up to about `bytes_max`. None if what follows is not here, whatever comes later.
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] if they cannot be read.
@@ -108,6 +108,15 @@ pub trait Replica: Send + Sync + 'static {
         0
     }
 
+    /// This moment of the workspace, to be told to a member that has nothing yet. Waits until what was
+    /// done so far is committed and folded.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if it is not told here: the member hears the journals instead.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReplicaError> {
+        Err(ReplicaError::Failed("no snapshot is told here".into()))
+    }
+
     /// A joiner shows the invitation's token: makes it a member (durable) or says why not.
     ///
     /// A joiner that was admitted with this token before, and lost the answer, is told it again.
@@ -116,6 +125,15 @@ pub trait Replica: Send + Sync + 'static {
     /// [`ReplicaError::NotAdmitted`] is told to the joiner; any other error reads there as
     /// [`Refusal::Failed`].
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError>;
+}
+
+/// One moment of a workspace.
+pub trait Snapshot: Send {
+    /// The next encoded part; none behind the last. Reads the disk.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`] if it cannot be read.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, ReplicaError>;
 }
 
 /// Why the workspace did not do what replication asked.

@@ -40,7 +40,7 @@ impl Filesystem {
     pub fn open_file(&self, ino: Ino, write: bool, truncate: bool, wait: Wait) -> FsResult<()> {
         let inner = &self.inner;
         if write || truncate {
-            inner.check_writable()?;
+            inner.begin_change(wait)?;
         }
         let now = inner.now();
         inner.run(wait, |tree, _| {
@@ -106,7 +106,7 @@ impl Filesystem {
     /// [`FsError::NoSpace`] before the disk is full, [`FsError::FileTooLarge`].
     pub fn write(&self, ino: Ino, writing: &Writing<'_>, wait: Wait) -> FsResult<usize> {
         let inner = &self.inner;
-        inner.check_writable()?;
+        inner.begin_change(wait)?;
         let now = inner.now();
         let len_bytes = writing.data.len() as u64;
         inner.run(wait, |tree, _| {

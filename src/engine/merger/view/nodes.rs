@@ -109,9 +109,10 @@ impl Viewing<'_, '_> {
             None => {
                 let none_free =
                     || StoreError::Corrupt(format!("no inode number is free for {file:?}"));
-                let ino = match self.folding.is_anew {
-                    true => self.number_anew(row)?,
-                    false => self.free_number(row)?.ok_or_else(none_free)?,
+                let ino = if self.folding.is_anew {
+                    self.number_anew(row)?
+                } else {
+                    self.free_number(row)?.ok_or_else(none_free)?
                 };
                 if ino != face {
                     self.faces.insert(file, ino);
@@ -134,9 +135,10 @@ impl Viewing<'_, '_> {
     ) -> Result<Ino, MergeError> {
         let mut fresh = self.fresh(row.inode, row.head)?;
         (fresh.btime, fresh.nlink) = (old.btime, 0);
-        let free = match self.folding.is_anew {
-            true => Some(self.number_anew(row)?),
-            false => self.free_number(row)?,
+        let free = if self.folding.is_anew {
+            Some(self.number_anew(row)?)
+        } else {
+            self.free_number(row)?
         };
         let Some(ino) = free else {
             self.nodes.insert(face, Some(fresh));
@@ -303,7 +305,7 @@ impl Viewing<'_, '_> {
         }
     }
 
-    /// What a file or directory is, and when it was made: from this round, or from its journal.
+    /// What a file or directory is, and when it was made: from this round, its node, or its journal.
     pub(super) fn made(&self, file: FileId) -> Result<(Kind, Timestamp), MergeError> {
         if file == FileId::ROOT {
             return Ok((Kind::Directory, self.now));
@@ -311,8 +313,19 @@ impl Viewing<'_, '_> {
         if let Some(Op::Make { kind, .. }) = self.folding.makes.get(&file) {
             return Ok((kind.clone(), self.now));
         }
+        if let Some(node) = self.node(self.face(file)?)?.filter(|node| node.file == Some(file)) {
+            return Ok((node.kind, self.now));
+        }
+        let inode = self.folding.state.inode(file)?;
         match self.folding.merger.op(file.0)? {
             Some(Op::Make { kind, .. }) => Ok((kind, self.now)),
+            // Its journal may be here from later on.
+            _ if inode.as_ref().is_some_and(|inode| inode.is_directory) => {
+                Ok((Kind::Directory, self.now))
+            }
+            _ if inode.is_some_and(|inode| inode.special.is_none()) => {
+                Ok((Kind::Regular, self.now))
+            }
             _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
         }
     }
