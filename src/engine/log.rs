@@ -20,7 +20,7 @@ use crate::chunk::{Sealer, WorkspaceSecret};
 use crate::codec::{decode_batch, decode_ops};
 use crate::env::Env;
 use crate::keys::Chain;
-use crate::store::Store;
+use crate::store::{Base, Store};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::{Batch, DeviceId, DeviceNames, FileId, Hlc, Op, OpId, VersionId};
 use wording::Wording;
@@ -93,6 +93,8 @@ pub enum LogEnd {
         batches: u64,
         /// Changes in them.
         ops: u64,
+        /// Changes from before this device joined that have not come to it (yet).
+        absent: u64,
     },
     /// A batch is not what its author signed, or is missing.
     Broken {
@@ -124,8 +126,10 @@ pub fn log(
     let names = device_names(&store)?;
     let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
     let numbers = devices.iter().map(|(number, device)| (*device, *number)).collect();
-    Walk { wording: Wording::new(names.clone(), devices.clone()), names, numbers, store, sealer }
-        .run(devices, tell)
+    let wording = Wording::new(names.clone(), devices.clone());
+    let bases = store.bases()?.into_iter().collect();
+    let walk = Walk { wording, names, numbers, store, sealer, bases, absent: 0 };
+    walk.run(devices, tell)
 }
 
 struct Walk {
@@ -134,6 +138,8 @@ struct Walk {
     names: DeviceNames,
     numbers: BTreeMap<DeviceId, u16>,
     wording: Wording,
+    bases: BTreeMap<u16, Base>,
+    absent: u64,
 }
 
 /// A journal, up to where it was told.
@@ -181,7 +187,9 @@ impl Walk {
             }
             match self.tell(number, &batch, tell)? {
                 Ok(ControlFlow::Continue(())) => {}
-                Ok(ControlFlow::Break(())) => return Ok(LogEnd::Whole { journals, batches, ops }),
+                Ok(ControlFlow::Break(())) => {
+                    return Ok(LogEnd::Whole { journals, batches, ops, absent: self.absent });
+                }
                 Err(broken) => return Ok(self.broken(broken)),
             }
             if let Err(broken) = self.read_on(number, reading)? {
@@ -190,13 +198,13 @@ impl Walk {
         }
         Ok(match self.cut_short(&readings, &heard) {
             Some(broken) => self.broken(broken),
-            None => LogEnd::Whole { journals, batches, ops },
+            None => LogEnd::Whole { journals, batches, ops, absent: self.absent },
         })
     }
 
     /// Reads a journal's next batch, and checks that it follows.
     fn read_on(
-        &self,
+        &mut self,
         number: u16,
         reading: &mut Reading,
     ) -> Result<Result<(), Break>, EngineError> {
@@ -209,6 +217,12 @@ impl Walk {
             Ok(batch) => batch,
             Err(error) => return broken(error.to_string()),
         };
+        let base = self.bases.get(&number).filter(|base| base.upto + 1 == expected);
+        if base.is_some_and(|base| base.seq == seq && seq > expected) {
+            // What lies between was not here when this device joined, and is not yet.
+            self.absent += seq - expected;
+            reading.chain = Chain::before(&batch);
+        }
         if let Err(error) = reading.chain.accept(&batch) {
             return broken(error.to_string());
         }

@@ -131,12 +131,18 @@ fn verified(workspace: &str, end: &LogEnd, json: bool) -> ExitCode {
     let is_whole = matches!(end, LogEnd::Whole { .. });
     match end {
         _ if json => println!("{}", serde_json::to_string_pretty(end).expect("plain fields")),
-        LogEnd::Whole { journals, batches, ops } => println!(
-            "{workspace}: {} journals, {} batches, {} changes: each signed by its device, none missing",
-            HumanCount(*journals),
-            HumanCount(*batches),
-            HumanCount(*ops)
-        ),
+        LogEnd::Whole { journals, batches, ops, absent } => {
+            let missing = match absent {
+                0 => "none missing".to_owned(),
+                _ => format!("{} from before this device joined not here yet", HumanCount(*absent)),
+            };
+            println!(
+                "{workspace}: {} journals, {} batches, {} changes: each signed by its device, {missing}",
+                HumanCount(*journals),
+                HumanCount(*batches),
+                HumanCount(*ops)
+            );
+        }
         LogEnd::Broken { device, name, seq, why } => {
             println!(
                 "{workspace}: the journal of {name} ({device}) is broken at change {seq}: {why}"
