@@ -27,6 +27,7 @@ impl Committer {
             }
             Delivery::Members(members) => this.admit(&members),
             Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
+            Delivery::Company(is_ready) => this.expect_company(&is_ready),
             Delivery::Pin(slot) => this.pin(&slot),
         })
     }
