@@ -35,6 +35,8 @@ pub struct NetState {
     pub relays: Vec<String>,
     /// The port that it listens at, taken again the next time.
     pub port: Option<u16>,
+    /// It is being made ready for a first other device.
+    pub preparing: bool,
     /// Members, by their hexadecimal digits.
     pub peers: BTreeMap<String, PeerState>,
 }
@@ -189,8 +191,14 @@ impl Share {
         let published = self.inner.fs.replica().published();
         published.watch(Box::new(move || changed.local_changed()));
         handle.local_changed();
+        *running = Some(handle.clone());
+        // What is being made ready must not keep the end waiting.
+        drop(running);
+        self.inner.prepare()?;
+        if *self.inner.ending.lock() {
+            return Ok(());
+        }
         self.inner.tell(&handle)?;
-        *running = Some(handle);
         let inner = Arc::clone(&self.inner);
         #[expect(clippy::disallowed_methods, reason = "tells others what replication does")]
         std::thread::Builder::new().name("share".into()).spawn(move || inner.keep_telling())?;
@@ -246,7 +254,8 @@ pub fn begin_filling(
 /// No process listens; what is known of the members stays.
 fn stop_telling(dir: &Path) -> anyhow::Result<()> {
     let before = NetState::read(dir);
-    let mut state = NetState { addresses: Addresses::default(), ..before.clone() };
+    let mut state =
+        NetState { addresses: Addresses::default(), preparing: false, ..before.clone() };
     state.peers.values_mut().for_each(|peer| (peer.connected, peer.way) = (false, None));
     if state == before { Ok(()) } else { state.write(dir) }
 }
@@ -288,6 +297,15 @@ impl Inner {
         start(asked).context("listening for other devices")
     }
 
+    /// Whoever listens has invited someone, or shares already: makes ready what is asked for first.
+    fn prepare(&self) -> anyhow::Result<()> {
+        let before = NetState::read(&self.dir);
+        NetState { preparing: true, ..before.clone() }.write(&self.dir)?;
+        let prepared = self.fs.replica().expect_company();
+        NetState { preparing: false, ..before }.write(&self.dir)?;
+        Ok(prepared?)
+    }
+
     fn keep_telling(&self) {
         loop {
             let mut ending = self.ending.lock();
@@ -319,7 +337,8 @@ impl Inner {
             peers.insert(id, state);
         }
         let relays = self.options.relays.clone();
-        let state = NetState { device: own.to_string(), addresses, relays, port, peers };
+        let (device, preparing) = (own.to_string(), false);
+        let state = NetState { device, addresses, relays, port, preparing, peers };
         if state == before { Ok(()) } else { state.write(&self.dir) }
     }
 }

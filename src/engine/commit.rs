@@ -231,6 +231,10 @@ impl Committer {
             && let Err(error) = self.fold_own()
         {
             tracing::warn!("this device's own changes wait to be merged: {error}");
+            return;
+        }
+        if !self.loading.is_coming() && self.merger.needs_a_round() {
+            self.handle.nudge(super::Urgency::Soon);
         }
     }
 

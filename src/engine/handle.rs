@@ -1,5 +1,6 @@
 //! How others ask the commit thread for something.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub(super) enum Delivery {
     Overtaken,
     /// A page of the snapshot that this device is filled from; is it the last?
     Page(Box<SnapshotRows>, bool),
+    /// Another device is about to join; set once all is folded.
+    Company(Arc<AtomicBool>),
     /// This moment of the store is to be pinned.
     Pin(PinSlot),
 }

@@ -94,3 +94,33 @@ fn a_device_that_lacks_what_a_snapshot_stood_for_is_sent_nothing_that_leaves_a_g
     ada.finish();
     bob.finish();
 }
+
+#[test]
+fn a_workspace_with_more_to_fold_than_one_round_does_is_shared_as_it_is_shown() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    for dir in 0..9 {
+        ada.mkdir(&format!("d{dir}"));
+        for n in 0..1000 {
+            ada.write(&format!("d{dir}/{n}"), b"first");
+        }
+        ada.sync();
+    }
+    ada.write("d0/1", b"second");
+    ada.rename("d0/2", "d8/moved");
+    ada.unlink("d0/3");
+    ada.rename("d1", "d0/below");
+    ada.sync();
+    let before = ada.tree();
+    ada.fs.replica().expect_company().expect("is made ready");
+    assert_eq!(ada.tree(), before);
+    let bob = join_filled(home.path(), "bob", &ada);
+    assert_eq!(ada.tree(), before);
+    assert_eq!(bob.tree(), before);
+    bob.write("d0/1", b"third");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.read("d0/1"), b"third");
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
+}

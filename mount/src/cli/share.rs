@@ -141,8 +141,21 @@ pub fn invite(args: &InviteArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
 /// Where the process that serves the workspace listens; asks it to, if it does not yet.
 fn listening(dir: &Path, served: &Served) -> anyhow::Result<NetState> {
     let mut waited = Duration::ZERO;
+    let mut is_told = false;
     loop {
         let net = NetState::read(dir);
+        if net.preparing {
+            if !std::mem::replace(&mut is_told, true) {
+                eprintln!(
+                    "Making the workspace ready to be shared: the first time, it takes a while."
+                );
+            }
+            let is_there = rustix::process::Pid::from_raw(served.pid)
+                .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+            ensure!(is_there, "the process that serves the mount has ended; its log says why");
+            std::thread::sleep(POLL);
+            continue;
+        }
         // A relay's answer comes later than the first socket.
         let wants_relay = !net.relays.is_empty() && net.addresses.relays.is_empty();
         if !net.addresses.is_empty() && (!wants_relay || waited >= LISTEN_WAIT) {

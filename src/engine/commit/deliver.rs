@@ -25,6 +25,7 @@ impl Committer {
             Delivery::Members(asked) => this.held(|this| this.say_of_members(&asked)),
             Delivery::Overtaken => this.held(Self::set_overtaken),
             Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
+            Delivery::Company(is_ready) => this.expect_company(&is_ready),
             Delivery::Pin(slot) => this.pin(&slot),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Committer;
 use crate::codec::{decode_batch, encode_unsigned_batch};
@@ -196,17 +197,33 @@ impl Committer {
         }
     }
 
-    /// A moment at which all that is in the store is folded too, so that the view and the merge's
-    /// records say the same.
-    pub(super) fn pin(&mut self, slot: &PinSlot) -> Result<(), DeliverError> {
-        while self.merger.needs_a_round() {
+    /// One round towards having folded all that this device has done alone.
+    pub(super) fn expect_company(&mut self, is_ready: &AtomicBool) -> Result<(), DeliverError> {
+        self.merger.expect_company();
+        if self.merger.has_own_to_fold() {
             self.fold_own()?;
+        }
+        is_ready.store(!self.merger.has_own_to_fold(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Pins a moment at which all that is in the store is folded too, so that the view and the merge's
+    /// records say the same. The slot stays empty where more is left to be folded than one round
+    /// does: between two rounds others have their turn.
+    pub(super) fn pin(&mut self, slot: &PinSlot) -> Result<(), DeliverError> {
+        if self.merger.needs_a_round() {
+            self.fold_own()?;
+        }
+        if self.merger.needs_a_round() {
+            return Ok(());
         }
         self.source.hold(true);
         let merged = self.merge(&[], HashMap::new());
         self.source.hold(false);
         merged?;
-        *slot.lock() = Some(self.store.pin()?);
+        if !self.merger.has_own_to_fold() {
+            *slot.lock() = Some(self.store.pin()?);
+        }
         Ok(())
     }
 }

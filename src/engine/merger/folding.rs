@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::journal::context;
 use super::records::{Failing, Kept};
-use super::view::{self};
+use super::view::{self, ViewChange};
 use super::{Known, MergeError, Merger, Round};
 use crate::codec::{decode_batch, decode_ops, encode_batch};
 use crate::keys::Chain;
@@ -23,8 +23,9 @@ use crate::types::{
 /// The ops of a batch, each with its id and its place in the order.
 pub(super) type Taken = Vec<(OpId, Key, Op)>;
 
-/// Ops of this device that one round folds at most, beside what has arrived.
-const OWN_OPS_MAX: u64 = 65_536;
+/// Ops of this device that one round folds at most, as long as no other device's are folded: a
+/// workspace that was never shared may have any number.
+const OWN_OPS_MAX: u64 = 16_384;
 
 pub(super) struct Folding<'a> {
     pub(super) merger: &'a Merger,
@@ -41,6 +42,9 @@ pub(super) struct Folding<'a> {
     /// Where this device's own ops, folded only now, have left what they touched: there it is
     /// shown until now.
     pub(super) shown: Vec<(FileId, Name)>,
+    /// Some of this device's own ops are left for the next round. What is shown is ahead of what is
+    /// folded, then, and stays as it is: nothing that is folded so far is another device's.
+    pub(super) is_partial: bool,
 }
 
 impl<'a> Folding<'a> {
@@ -56,6 +60,7 @@ impl<'a> Folding<'a> {
             is_anew: false,
             versions: HashMap::new(),
             shown: Vec::new(),
+            is_partial: false,
         })
     }
 
@@ -78,8 +83,9 @@ impl<'a> Folding<'a> {
         let own = self.merger.own;
         let first = self.known.folded.get(&own).copied().unwrap_or(0);
         let last = self.known.chains.get(&own).map_or(0, |chain| chain.next_seq() - 1);
+        let is_alone = self.known.folded.keys().all(|journal| *journal == own);
         let mut done = first;
-        while done < last && done - first < OWN_OPS_MAX {
+        while done < last && !(is_alone && done - first >= OWN_OPS_MAX) {
             let page = self.merger.store.batches(own, done + 1, 64)?;
             if page.is_empty() {
                 let why = format!("the batch with op {} of this device is not here", done + 1);
@@ -91,6 +97,7 @@ impl<'a> Folding<'a> {
                 self.fold_batch(own, &batch)?;
             }
         }
+        self.is_partial = done < last;
         Ok(())
     }
 
@@ -355,7 +362,8 @@ impl<'a> Folding<'a> {
     }
 
     pub(super) fn finish(mut self, now: Timestamp) -> Result<Round, MergeError> {
-        let view = view::change(&mut self, now)?;
+        let view =
+            if self.is_partial { ViewChange::default() } else { view::change(&mut self, now)? };
         let devices = &self.known.devices;
         let mut root = self.known.root;
         bring_up(&mut root, &self.state, |number| devices[usize::from(number)])?;
@@ -370,7 +378,8 @@ impl<'a> Folding<'a> {
             rows.moves = moved(&self.known.moves, &moves);
             self.known.moves = moves;
         }
-        Ok(Round { commit: self.commit, view, known: self.known })
+        let is_partial = self.is_partial;
+        Ok(Round { commit: self.commit, view, known: self.known, is_partial })
     }
 }
 

@@ -79,6 +79,7 @@ pub struct Merger {
     /// How files with several heads are to be shown, and how the view in the store shows them.
     conflicts: ConflictResolution,
     conflicts_shown: ConflictResolution,
+    expects_company: bool,
 }
 
 /// What a round has worked out.
@@ -88,6 +89,8 @@ pub struct Round {
     /// For the tree in memory and the kernel.
     pub view: ViewChange,
     known: Known,
+    /// Own ops are left.
+    is_partial: bool,
 }
 
 impl Merger {
@@ -139,7 +142,8 @@ impl Merger {
         };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
-        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
+        let expects_company = false;
+        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown, expects_company })
     }
 
     /// How files with several heads are shown.
@@ -161,10 +165,16 @@ impl Merger {
     /// and does anybody care?
     pub fn needs_a_round(&self) -> bool {
         let relists = self.conflicts != self.conflicts_shown;
-        self.is_shared() && (relists || self.has_own_to_fold())
+        (self.is_shared() || self.expects_company) && (relists || self.has_own_to_fold())
     }
 
-    fn has_own_to_fold(&self) -> bool {
+    /// Another device is about to join: folding what there is begins.
+    pub fn expect_company(&mut self) {
+        self.expects_company = true;
+    }
+
+    /// Are there batches of this device's own that no round has folded?
+    pub fn has_own_to_fold(&self) -> bool {
         let last = self.known.chains.get(&self.own).map_or(0, |chain| chain.next_seq() - 1);
         self.known.folded.get(&self.own).copied().unwrap_or(0) < last
     }
@@ -308,6 +318,10 @@ impl Merger {
     ) -> Result<Round, MergeError> {
         let mut round = Folding::new(self)?;
         round.own()?;
+        if round.is_partial {
+            // What has arrived comes again.
+            return round.finish(now);
+        }
         round.note_shown();
         if self.conflicts != self.conflicts_shown {
             round.relist()?;
@@ -339,8 +353,10 @@ impl Merger {
 
     /// The round's commit is in the store.
     pub fn advance(&mut self, round: Advance) {
-        self.known = round.0;
-        self.conflicts_shown = self.conflicts;
+        self.known = round.known;
+        if !round.is_partial {
+            self.conflicts_shown = self.conflicts;
+        }
     }
 }
 
@@ -354,12 +370,16 @@ pub struct Revoked {
 }
 
 /// What a round leaves the merger with.
-pub struct Advance(Known);
+pub struct Advance {
+    known: Known,
+    is_partial: bool,
+}
 
 impl Round {
     /// Takes the round apart: for the store, for the tree, for the merger once it is stored.
     pub fn into_parts(self) -> (Commit, ViewChange, Advance) {
-        (self.commit, self.view, Advance(self.known))
+        let advance = Advance { known: self.known, is_partial: self.is_partial };
+        (self.commit, self.view, advance)
     }
 }
 
