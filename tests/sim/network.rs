@@ -271,7 +271,7 @@ impl World {
     }
 
     /// What a greeting says. No device has lost anything that another has of its journal.
-    fn hello_of(&self, n: usize, bytes: &[u8]) -> (Frontier, u64) {
+    fn hello_of(&mut self, n: usize, bytes: &[u8]) -> (Frontier, u64) {
         match decode_frame(&bytes[LENGTH_BYTES..]).expect("a frame decodes") {
             Frame::Hello { frontier, life, yours, .. } => {
                 let replica = self.life(n).fs.replica();
