@@ -117,6 +117,8 @@ pub fn exchange(devices: &[&Device]) {
     exchange_batches(devices);
     for to in devices {
         fetch_all(to, devices);
+        // What each did itself is folded a little after it is committed.
+        to.settle();
     }
 }
 
