@@ -44,6 +44,8 @@ pub struct LogLine {
     pub detail: String,
     /// Of a write: the name of the version that it made.
     pub version: Option<VersionName>,
+    /// Of a write: the file was still being written, and this is a state on the way.
+    pub interim: bool,
     /// What it was done to.
     #[serde(skip)]
     pub file: Option<FileId>,
@@ -275,6 +277,7 @@ impl Walk {
                 path: said.path,
                 detail: said.detail,
                 version,
+                interim: matches!(op, Op::Write { interim: true, .. }),
                 file: said.file,
                 void,
             };

@@ -21,7 +21,8 @@ use super::state::StateDir;
 pub struct HistoryArgs {
     /// A file in a mounted workspace; it may be gone
     path: PathBuf,
-    /// Also show versions that are not kept, and changes of attributes
+    /// Also show states on the way while the file was written, versions that are not kept, and
+    /// changes of attributes
     #[arg(long)]
     all: bool,
     /// Print JSON
@@ -67,7 +68,7 @@ fn history_of(path: &Path, state: &StateDir) -> anyhow::Result<History> {
 pub fn history(args: &HistoryArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let history = history_of(&args.path, state)?;
     let is_shown = |line: &&HistoryLine| match line.said.version {
-        Some(_) => args.all || line.is_kept,
+        Some(_) => args.all || line.is_kept && !line.said.interim,
         None => args.all || line.said.action != "attribute",
     };
     let lines: Vec<&HistoryLine> = history.lines.iter().filter(is_shown).collect();
@@ -135,9 +136,10 @@ fn choose<'a>(
 ) -> anyhow::Result<&'a LogLine> {
     let kept: Vec<&LogLine> =
         history.lines.iter().filter(|line| line.is_kept).map(|line| &line.said).collect();
+    let whole = || kept.iter().rev().filter(|line| !line.interim);
     let Some(at) = at else {
         let back = usize::from(is_there);
-        return kept.iter().rev().nth(back).copied().with_context(|| match kept.len() {
+        return whole().nth(back).copied().with_context(|| match kept.len() {
             0 => "no version is kept".to_owned(),
             _ => "there is no version before this one".to_owned(),
         });
@@ -152,7 +154,7 @@ fn choose<'a>(
     let then_us = since(at).ok().with_context(|| {
         format!("--at {at}: no such version, and no time as 2026-11-20T09:00 or 2h")
     })?;
-    let then = kept.iter().rev().find(|line| line.unix_us <= then_us);
+    let then = whole().find(|line| line.unix_us <= then_us);
     then.copied().with_context(|| format!("no version is kept from before {at}"))
 }
 

@@ -191,8 +191,8 @@ mod tests {
         let (device, name) = ("ab12".to_owned(), "ada".to_owned());
         let (path, detail) = (Some(path.to_owned()), detail.to_owned());
         let (version, file) = (None, None);
-        let (unix_us, seq, action, void) = (5, 1, "write", false);
-        LogLine { unix_us, device, name, seq, action, path, detail, version, file, void }
+        let (unix_us, seq, action, void, interim) = (5, 1, "write", false, false);
+        LogLine { unix_us, device, name, seq, action, path, detail, version, interim, file, void }
     }
 
     #[test]
