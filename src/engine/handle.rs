@@ -41,6 +41,8 @@ pub(super) enum Delivery {
     Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
     /// Devices to be made members, or to be given another role, and what they are called.
     Members(Vec<(DeviceId, Role, Option<DeviceName>)>),
+    /// Batches from before the snapshot that this device was filled from.
+    History(DeviceId, Vec<Vec<u8>>),
     /// A page of the snapshot that this device is filled from; is it the last?
     Page(Box<SnapshotRows>, bool),
     /// Another device is about to join; set once all is folded.

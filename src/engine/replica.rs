@@ -190,6 +190,15 @@ impl Snapshot for Telling {
     }
 }
 
+fn refused_or_failed(error: DeliverError) -> ReplicaError {
+    match error {
+        DeliverError::Refused(MergeError::Refused { .. }) => {
+            ReplicaError::Refused(error.to_string())
+        }
+        other => failed(other),
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> ReplicaError {
     ReplicaError::Failed(error.to_string())
 }
@@ -246,12 +255,7 @@ impl Replica for LocalReplica {
         batches: Vec<Vec<u8>>,
         chunks: Vec<(ChunkId, Vec<u8>)>,
     ) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(|error| match error {
-            DeliverError::Refused(MergeError::Refused { .. }) => {
-                ReplicaError::Refused(error.to_string())
-            }
-            other => failed(other),
-        })
+        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(refused_or_failed)
     }
 
     fn fresh_chunks(&self, after_seq: u64, upto_seq: u64, bytes_max: usize) -> Vec<Vec<u8>> {
@@ -315,6 +319,21 @@ impl Replica for LocalReplica {
         };
         let (sealer, key) = (Arc::clone(&self.sealer), DeviceKey::from_seed(&seed));
         Ok(Box::new(Telling::new(store, sealer, key, self.settings.workspace)))
+    }
+
+    fn gaps(&self) -> Vec<(DeviceId, u64)> {
+        let Ok((bases, journals)) =
+            self.store.bases().and_then(|bases| Ok((bases, self.store.journals()?)))
+        else {
+            return Vec::new();
+        };
+        let device = |number| journals.iter().find(|(known, _)| *known == number);
+        let gaps = bases.into_iter();
+        gaps.filter_map(|(number, base)| Some((device(number)?.1, base.upto))).collect()
+    }
+
+    fn store_history(&self, journal: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::History(*journal, batches)).map_err(refused_or_failed)
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {

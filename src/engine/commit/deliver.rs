@@ -26,6 +26,7 @@ impl Committer {
                 result
             }
             Delivery::Members(members) => this.admit(&members),
+            Delivery::History(journal, batches) => this.take_history(&journal, &batches),
             Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
             Delivery::Company(is_ready) => this.expect_company(&is_ready),
             Delivery::Pin(slot) => this.pin(&slot),
