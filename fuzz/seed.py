@@ -26,6 +26,9 @@ def main():
     put("ops", "golden-members", golden("ops-members-1"))
     put("node", "golden", golden("node-1"))
     put("version", "golden", golden("version-1"))
+    put("part", "golden", golden("snapshot-part-1"))
+    put("page", "golden-head", golden("snapshot-head-1"))
+    put("page", "golden-rows", golden("snapshot-rows-1"))
     # The target's first two bytes are the length that the reference says.
     put("chunk", "golden", len("The bytes of a chunk.").to_bytes(2, "little") + golden("chunk-1"))
     put("record", "golden", golden("ops-1"))
@@ -35,14 +38,15 @@ def main():
     put("ticket", "golden", text)
     word = text.decode()[len("tidefs") :].upper()
     put("ticket_body", "golden", base64.b32decode(word + "=" * (-len(word) % 8))[:-4])
-    rest, index = golden("frames-1"), 0
+    rest, bodies = golden("frames-1"), []
     while rest:
         length = int.from_bytes(rest[:4], "little")
-        body, rest = rest[4 : 4 + length], rest[4 + length :]
-        # The last is a request for chunks.
-        put("frame" if rest else "request", f"golden-{index}", body)
-        put("length", f"golden-{index}", length.to_bytes(4, "little"))
-        index += 1
+        bodies.append(rest[4 : 4 + length])
+        rest = rest[4 + length :]
+    for index, body in enumerate(bodies):
+        # The last two are requests.
+        put("frame" if index < len(bodies) - 2 else "request", f"golden-{index}", body)
+        put("length", f"golden-{index}", len(body).to_bytes(4, "little"))
     for index, name in enumerate([b"report (conflict).odt", b"..", "日本/ü".encode()]):
         put("name", f"golden-{index}", name)
     put("name", "golden-device", b"tidefs.device." + b"01" * 32 + b"a" * 78)

@@ -10,16 +10,19 @@ use std::path::PathBuf;
 
 use tidefs::chunk::{ChunkError, Item, Manifest, Sealer, WorkspaceSecret};
 use tidefs::codec::{
-    decode_batch, decode_frame, decode_node, decode_ops, decode_request, decode_ticket,
-    decode_version, encode_batch, encode_frame, encode_node, encode_ops, encode_request,
-    encode_ticket, encode_version,
+    decode_batch, decode_frame, decode_node, decode_ops, decode_page, decode_part, decode_request,
+    decode_ticket, decode_version, encode_batch, encode_frame, encode_node, encode_ops,
+    encode_page, encode_part, encode_request, encode_ticket, encode_version,
+};
+use tidefs::types::merged::{
+    AttrName, Entry, Inode, Key, MemberChange, MemberOp, Move, Removal, Standing, Version,
 };
 use tidefs::types::{
     Addresses, AttrChange, Batch, Blob, ChunkId, ChunkKey, ChunkRef, ChunkRequest, Content,
-    DeviceId, EntryId, FileId, Frame, Frontier, Held, Hlc, Ino, JoinRequest, Kind, Name,
-    NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Role, Settings,
-    SharedSecret, Ticket, Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome,
-    WorkspaceId,
+    ContentHash, DeviceId, EntryId, FileId, Frame, Frontier, Held, Hlc, Ino, JoinRequest, Kind,
+    Name, NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Request, Role,
+    Settings, SharedSecret, SnapshotEntry, SnapshotHead, SnapshotPage, SnapshotPart, SnapshotRows,
+    Ticket, Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome, WorkspaceId,
 };
 
 fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -271,6 +274,8 @@ fn frames() -> Vec<Frame> {
         },
         Frame::Peers(vec![note]),
         Frame::Offer(vec![ChunkId([0xc1; 32])]),
+        Frame::Bootstrap { workspace },
+        Frame::Part(Blob(b"a part".to_vec())),
     ]
 }
 
@@ -278,14 +283,18 @@ fn frames() -> Vec<Frame> {
 fn every_frame_is_sent_as_ever() {
     let request = ChunkRequest { urgent: true, chunks: vec![ChunkId([0xc1; 32])] };
     let mut encoded: Vec<u8> = frames().iter().flat_map(encode_frame).collect();
-    encoded.extend(encode_request(&request));
+    let requests =
+        [Request::Chunks(request), Request::History { journal: DeviceId([1; 32]), after_seq: 300 }];
+    encoded.extend(requests.iter().flat_map(encode_request));
     let bytes = golden("frames-1", &encoded);
     assert_eq!(encoded, bytes);
     let mut rest = bytes.as_slice();
     for frame in frames() {
         assert_eq!(decode_frame(next_frame(&mut rest)).expect("decodes"), frame);
     }
-    assert_eq!(decode_request(next_frame(&mut rest)).expect("decodes"), request);
+    for request in requests {
+        assert_eq!(decode_request(next_frame(&mut rest)).expect("decodes"), request);
+    }
 }
 
 fn next_frame<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
@@ -308,4 +317,96 @@ fn a_ticket_is_written_as_ever() {
     let text = encode_ticket(&ticket);
     assert_eq!(golden("ticket-1", text.as_bytes()), text.as_bytes());
     assert_eq!(decode_ticket(&text, 0).expect("decodes"), ticket);
+}
+
+#[test]
+fn a_part_of_a_snapshot_is_signed_and_written_as_ever() {
+    let part = SnapshotPart {
+        workspace: WorkspaceId([7; 16]),
+        index: 3,
+        is_last: true,
+        previous: [2; 32],
+        sealed: b"a sealed page".to_vec(),
+        signature: [3; 64],
+    };
+    let bytes = golden("snapshot-part-1", &encode_part(&part));
+    assert_eq!(decode_part(&bytes).expect("decodes"), part);
+    assert_eq!(encode_part(&part), bytes);
+}
+
+#[test]
+fn the_pages_of_a_snapshot_are_written_as_ever() {
+    let head = SnapshotHead {
+        journals: vec![DeviceId([1; 32]), DeviceId([2; 32])],
+        live_nodes: 300,
+        conflicts: 1,
+        root: NodeRecord { kind: Kind::Directory, head: None, ..node() },
+        tree_root: TreeRoot([8; 32]),
+        folds_anew: 2,
+    };
+    let head = SnapshotPage::Head(Box::new(head));
+    let bytes = golden("snapshot-head-1", &encode_page(&head));
+    assert_eq!(decode_page(&bytes).expect("decodes"), head);
+    assert_eq!(encode_page(&head), bytes);
+    let rows = SnapshotPage::Rows(Box::new(snapshot_rows()));
+    let bytes = golden("snapshot-rows-1", &encode_page(&rows));
+    assert_eq!(decode_page(&bytes).expect("decodes"), rows);
+    assert_eq!(encode_page(&rows), bytes);
+}
+
+fn snapshot_rows() -> SnapshotRows {
+    let (file, entry, place) = (FileId(id(300)), EntryId(id(300)), PlaceId(id(300)));
+    let (version, device) = (VersionId(id(301)), DeviceId([1; 32]));
+    let key = Key { hlc: Hlc(1_795_000_000_000_000), device };
+    let name = Name::new(b"report.odt").expect("a name");
+    let standing = Standing { key, op: place, parent: FileId::ROOT, name: name.clone() };
+    let removal = Removal { key, seen_place: place, seen_heads: [version].into() };
+    let content = Content::Inline(b"hello".to_vec());
+    let hash = ContentHash::of(5, &content, None);
+    let attr = (AttrName::Mode, (key, AttrChange::Mode(0o600)));
+    SnapshotRows {
+        nodes: vec![(Ino(300), node())],
+        entries: vec![SnapshotEntry { parent: Ino(1), entry, place, ino: Ino(300), name }],
+        listed: vec![Ino(1)],
+        versions: vec![(
+            file,
+            version,
+            VersionRecord { hlc: key.hlc, size_bytes: 5, mtime: time(), content, interim: false },
+        )],
+        batches: vec![(0, Blob(b"a batch".to_vec()))],
+        heard: vec![(1, 0, 300)],
+        folded: vec![(0, 301)],
+        members: vec![MemberOp {
+            id: id(2),
+            key,
+            frontier: BTreeMap::from([(1, 5)]),
+            body: MemberChange::Role(1, Role::Writer),
+        }],
+        voids: vec![(id(9), 1)],
+        merged_entries: vec![(
+            entry,
+            Entry {
+                is_directory: false,
+                inode: file,
+                place: Some(standing.clone()),
+                removals: vec![removal],
+            },
+        )],
+        merged_inodes: vec![(
+            file,
+            Inode {
+                is_directory: false,
+                special: None,
+                entries: [entry].into(),
+                heads: [version].into(),
+                attrs: [attr].into(),
+                removed: [VersionId(id(299))].into(),
+                touch: 7,
+            },
+        )],
+        merged_versions: vec![(file, version, Version { key, content: hash })],
+        moves: vec![Move { to: standing, entry, before: None, is_applied: true }],
+        faces: vec![(file, Ino(302))],
+        crowded: vec![Ino(1)],
+    }
 }

@@ -3,6 +3,8 @@
 
 #[path = "share/devices.rs"]
 mod devices;
+#[path = "share/hostile.rs"]
+mod hostile;
 #[path = "share/members.rs"]
 mod members;
 #[path = "share/oracle.rs"]

@@ -20,9 +20,10 @@ use std::fmt::Debug;
 use chunk::{ChunkError, Manifest, Sealer, WorkspaceSecret};
 use codec::{
     CodecError, LENGTH_BYTES, MergedRecord, Sender, batch_span, decode_batch, decode_chunk_len,
-    decode_frame, decode_merged, decode_node, decode_ops, decode_request, decode_ticket,
-    decode_version, encode_batch, encode_chunk_len, encode_frame, encode_merged, encode_node,
-    encode_ops, encode_request, encode_ticket, encode_version, frame_len,
+    decode_frame, decode_merged, decode_node, decode_ops, decode_page, decode_part, decode_request,
+    decode_ticket, decode_version, encode_batch, encode_chunk_len, encode_frame, encode_merged,
+    encode_node, encode_ops, encode_page, encode_part, encode_request, encode_ticket,
+    encode_version, frame_len,
 };
 use types::limits::{BATCH_BYTES_HARD_MAX, FRAME_BYTES_MAX};
 use types::{ChunkId, ChunkRef, DeviceId, DeviceName, DeviceNames, Name};
@@ -85,7 +86,19 @@ pub fn frame(bytes: &[u8]) {
     comes_back(bytes, decode_frame, |frame| encode_frame(frame)[LENGTH_BYTES..].to_vec());
 }
 
-/// A request for chunks behind its length.
+/// A part of a snapshot has one form only.
+pub fn part(bytes: &[u8]) {
+    if let Ok(part) = decode_part(bytes) {
+        assert_eq!(encode_part(&part), bytes);
+    }
+}
+
+/// What such a part seals.
+pub fn page(bytes: &[u8]) {
+    comes_back(bytes, decode_page, encode_page);
+}
+
+/// A request behind its length.
 pub fn request(bytes: &[u8]) {
     comes_back(bytes, decode_request, |request| encode_request(request)[LENGTH_BYTES..].to_vec());
 }

@@ -12,7 +12,7 @@ use crate::types::limits::{
     CARRY_BYTES, DEVICE_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRONTIER_DEVICES_MAX, NAME_BYTES_MAX,
     RELAY_URL_BYTES_MAX, SEALED_BYTES_MAX, STRANGER_FRAME_BYTES_MAX,
 };
-use crate::types::{Addresses, ChunkRequest, DeviceId, DeviceName, Frame, Hlc, OpId};
+use crate::types::{Addresses, DeviceId, DeviceName, Frame, Hlc, OpId, Request};
 
 const FRAME_VERSION: u8 = 1;
 const REQUEST_VERSION: u8 = 1;
@@ -81,20 +81,20 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
     }
 }
 
-/// A chunk request with its length in front.
+/// A request with its length in front.
 ///
 /// # Panics
 /// If it is longer than a frame may be: the writer keeps to the limits.
-pub fn encode_request(request: &ChunkRequest) -> Vec<u8> {
-    encode("a chunk request", REQUEST_VERSION, request)
+pub fn encode_request(request: &Request) -> Vec<u8> {
+    encode("a request", REQUEST_VERSION, request)
 }
 
 /// Back from [`encode_request`], without the length.
 ///
 /// # Errors
 /// [`CodecError`] if the bytes are no request of a known version, or beyond its limits.
-pub fn decode_request(bytes: &[u8]) -> Result<ChunkRequest, CodecError> {
-    decode("chunk request", REQUEST_VERSION, bytes)
+pub fn decode_request(bytes: &[u8]) -> Result<Request, CodecError> {
+    decode("request", REQUEST_VERSION, bytes)
 }
 
 /// What stands before a chunk in an answer: its length, or 0 for one that is not there.

@@ -8,6 +8,7 @@
 mod changes;
 mod deliver;
 mod drafts;
+mod history;
 mod load;
 mod texts;
 

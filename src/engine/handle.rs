@@ -43,6 +43,8 @@ pub(super) enum Delivery {
     Members(Vec<MemberAsk>),
     /// Proof that this device's journal goes on elsewhere.
     Overtaken,
+    /// Batches from before the snapshot that this device was filled from.
+    History(DeviceId, Vec<Vec<u8>>),
     /// A page of the snapshot that this device is filled from; is it the last?
     Page(Box<SnapshotRows>, bool),
     /// Another device is about to join; set once all is folded.

@@ -109,6 +109,11 @@ impl LocalReplica {
         self.deliver_and_wait(Delivery::Page(rows, is_last))
     }
 
+    /// Do the records say what the ops make? Not while the tree waits to be folded anew.
+    fn is_tree_right(&self) -> bool {
+        self.store.is_anew_due().is_ok_and(|is_due| !is_due)
+    }
+
     /// What devices are called, by what is committed here.
     ///
     /// # Errors
@@ -227,6 +232,15 @@ impl Snapshot for Telling {
     }
 }
 
+fn refused_or_failed(error: DeliverError) -> ReplicaError {
+    match error {
+        DeliverError::Refused(MergeError::Refused { .. }) => {
+            ReplicaError::Refused(error.to_string())
+        }
+        other => failed(other),
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> ReplicaError {
     ReplicaError::Failed(error.to_string())
 }
@@ -266,7 +280,7 @@ impl Replica for LocalReplica {
     }
 
     fn tree_root(&self, at: &Frontier) -> Option<TreeRoot> {
-        let (root, folded) = self.store.tree_root().ok()?;
+        let (root, folded) = self.store.tree_root().ok().filter(|_| self.is_tree_right())?;
         let devices: BTreeMap<u16, DeviceId> = self.store.journals().ok()?.into_iter().collect();
         let folded = folded.into_iter().filter(|(_, seq)| *seq > 0);
         let reached: Option<Frontier> =
@@ -321,12 +335,7 @@ impl Replica for LocalReplica {
         batches: Vec<Vec<u8>>,
         chunks: Vec<(ChunkId, Vec<u8>)>,
     ) -> Result<(), ReplicaError> {
-        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(|error| match error {
-            DeliverError::Refused(MergeError::Refused { .. }) => {
-                ReplicaError::Refused(error.to_string())
-            }
-            other => failed(other),
-        })
+        self.deliver_and_wait(Delivery::Batches(batches, chunks)).map_err(refused_or_failed)
     }
 
     fn fresh_chunks(&self, after_seq: u64, upto_seq: u64, bytes_max: usize) -> Vec<Vec<u8>> {
@@ -390,6 +399,21 @@ impl Replica for LocalReplica {
         };
         let (sealer, key) = (Arc::clone(&self.sealer), DeviceKey::from_seed(&seed));
         Ok(Box::new(Telling::new(store, sealer, key, self.settings.workspace)))
+    }
+
+    fn gaps(&self) -> Vec<(DeviceId, u64)> {
+        let Ok((bases, journals)) =
+            self.store.bases().and_then(|bases| Ok((bases, self.store.journals()?)))
+        else {
+            return Vec::new();
+        };
+        let device = |number| journals.iter().find(|(known, _)| *known == number);
+        let gaps = bases.into_iter();
+        gaps.filter_map(|(number, base)| Some((device(number)?.1, base.upto))).collect()
+    }
+
+    fn store_history(&self, journal: &DeviceId, batches: Vec<Vec<u8>>) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::History(*journal, batches)).map_err(refused_or_failed)
     }
 
     fn admit(&self, joiner: &DeviceId, request: &JoinRequest) -> Result<Welcome, ReplicaError> {

@@ -7,11 +7,13 @@ use iroh::endpoint::{Connection, ConnectionError, Path, VarInt};
 
 use super::NetError;
 use super::stream::{Answer, AnswerWriter, FrameReader, FrameWriter, read_request};
-use crate::codec::encode_request;
-use crate::types::{ChunkRequest, DeviceId};
+use crate::codec::{Sender, encode_request};
+use crate::types::{Blob, ChunkRequest, DeviceId, Frame, Request};
 
-/// Of streams that compete: frames, then a waiting reader's chunks, then others.
+/// Of streams that compete: frames, then a waiting reader's chunks, then others',
+/// then what nobody waits for.
 const FRAME_PRIORITY: i32 = 2;
+const HISTORY_PRIORITY: i32 = -1;
 
 /// Why a side closes a connection, as the other side is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,10 +140,30 @@ impl Link {
         if request.urgent {
             let _ = send.set_priority(1);
         }
-        let bytes = encode_request(request);
+        let bytes = encode_request(&Request::Chunks(request.clone()));
         send.write_all(&bytes).await.map_err(|e| NetError::Lost(e.to_string()))?;
         let _ = send.finish();
         Ok(Answer::new(receive, &request.chunks))
+    }
+
+    /// Asks for batches of a journal, behind everything else. None come if the peer lacks them.
+    ///
+    /// # Errors
+    /// As the connection ends, or if the answer is none.
+    pub async fn request_history(
+        &self,
+        journal: DeviceId,
+        after_seq: u64,
+    ) -> Result<Vec<Blob>, NetError> {
+        let (mut send, receive) = self.connection.open_bi().await.map_err(|e| ended(&e))?;
+        let _ = send.set_priority(HISTORY_PRIORITY);
+        let bytes = encode_request(&Request::History { journal, after_seq });
+        send.write_all(&bytes).await.map_err(|e| NetError::Lost(e.to_string()))?;
+        let _ = send.finish();
+        match FrameReader(receive).read(Sender::Member).await? {
+            Frame::Batches { batches, .. } => Ok(batches),
+            _ => Err(NetError::Answer),
+        }
     }
 
     /// Takes the next stream that the other side opens behind the control stream.
@@ -187,7 +209,7 @@ impl Link {
     }
 }
 
-/// A stream on which the peer is about to ask for chunks.
+/// A stream on which the peer is about to ask for something.
 #[derive(Debug)]
 pub struct IncomingRequest(iroh::endpoint::SendStream, iroh::endpoint::RecvStream);
 
@@ -196,9 +218,12 @@ impl IncomingRequest {
     ///
     /// # Errors
     /// [`NetError::Codec`] if that is no request, or as the connection ends.
-    pub async fn read(mut self) -> Result<(ChunkRequest, AnswerWriter), NetError> {
+    pub async fn read(mut self) -> Result<(Request, AnswerWriter), NetError> {
         let request = read_request(&mut self.1).await?;
-        let _ = self.0.set_priority(i32::from(request.urgent));
+        let _ = self.0.set_priority(match &request {
+            Request::Chunks(request) => i32::from(request.urgent),
+            Request::History { .. } => HISTORY_PRIORITY,
+        });
         Ok((request, AnswerWriter(self.0)))
     }
 }

@@ -10,7 +10,7 @@ use crate::codec::{
     decode_request, encode_chunk_len, encode_frame, frame_len,
 };
 use crate::types::limits::REQUEST_CHUNKS_MAX;
-use crate::types::{ChunkId, ChunkRequest, Frame};
+use crate::types::{Blob, ChunkId, Frame, Request};
 
 /// A large chunk is read in steps of this many bytes, so that its progress shows.
 const STEP_BYTES: usize = 256 << 10;
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// Answers a chunk request.
+/// Answers a request.
 #[derive(Debug)]
 pub struct AnswerWriter(pub(super) SendStream);
 
@@ -121,18 +121,29 @@ impl AnswerWriter {
         Ok(())
     }
 
+    /// Answers with batches that follow each other; with none, if they are not here.
+    ///
+    /// # Errors
+    /// As the stream ends.
+    pub async fn write_history(&mut self, batches: Vec<Vec<u8>>) -> Result<(), NetError> {
+        let batches = batches.into_iter().map(Blob).collect();
+        self.put(&encode_frame(&Frame::Batches { batches, chunks: Vec::new() })).await?;
+        let _ = self.0.finish();
+        Ok(())
+    }
+
     async fn put(&mut self, bytes: &[u8]) -> Result<(), NetError> {
         self.0.write_all(bytes).await.map_err(|e| NetError::Lost(e.to_string()))
     }
 }
 
-pub(super) async fn read_request(receive: &mut RecvStream) -> Result<ChunkRequest, NetError> {
+pub(super) async fn read_request(receive: &mut RecvStream) -> Result<Request, NetError> {
     let mut length = [0; LENGTH_BYTES];
     receive.read_exact(&mut length).await.map_err(cut)?;
     let len = frame_len(length, Sender::Member)?;
     if len > REQUEST_BYTES_MAX {
         let why = "its length is out of bounds".into();
-        return Err(CodecError::Malformed { what: "chunk request", why }.into());
+        return Err(CodecError::Malformed { what: "request", why }.into());
     }
     let bytes = read_vec(receive, len, &mut || {}).await?;
     Ok(decode_request(&bytes)?)

@@ -4,7 +4,7 @@ use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 use super::*;
 use crate::codec::{Sender, encode_frame, encode_request};
 use crate::types::limits::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX};
-use crate::types::{Addresses, Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier};
+use crate::types::{Addresses, Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier, Request};
 
 fn config() -> NetConfig {
     NetConfig { bind: vec![([127, 0, 0, 1], 0).into()], ..NetConfig::default() }
@@ -76,7 +76,7 @@ async fn chunks_are_answered_in_order_some_lacking_some_later() {
         writer.write(&[Some(vec![9; 300_000]), None]).await.expect("writes");
         asked
     });
-    assert_eq!(served, request);
+    assert_eq!(served, Request::Chunks(request));
     let mut answer = answer.expect("answered");
     let mut steps = 0;
     let mut progress = || steps += 1;
@@ -122,7 +122,7 @@ async fn an_answer_to_more_than_was_asked_is_an_error() {
     let request = ChunkRequest { urgent: false, chunks: vec![ChunkId([1; 32])] };
     let (answer, ()) = tokio::join!(come.request(&request), async {
         let (mut send, mut receive) = raw.accept_bi().await.expect("comes");
-        let mut asked = vec![0; encode_request(&request).len()];
+        let mut asked = vec![0; encode_request(&Request::Chunks(request.clone())).len()];
         receive.read_exact(&mut asked).await.expect("reads");
         send.write_all(&[1, 0, 0, 0, 0, 0, 0, 0, 0]).await.expect("writes");
     });

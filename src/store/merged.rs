@@ -38,6 +38,8 @@ pub struct MergedRows {
     pub voids: Vec<(OpId, Option<u8>)>,
     /// How often the tree was folded anew, if it was once more.
     pub folds_anew: Option<u64>,
+    /// The tree is to be folded anew, which has to wait, or has been.
+    pub anew_due: Option<bool>,
     /// Others have more of this device's journal than it has itself. Never taken back.
     pub is_overtaken: bool,
     /// Files and directories known here by a number that is not their own.
@@ -209,6 +211,17 @@ impl Store {
             let mut select =
                 db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
             Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
+        })
+    }
+
+    /// Is the tree to be folded anew once the beginnings of all journals are here?
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn is_anew_due(&self) -> Result<bool, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'anew_due'")?;
+            Ok(select.exists([])?)
         })
     }
 
@@ -468,6 +481,15 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
         transaction
             .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('folds_anew', ?1)")?
             .execute([signed(count)])?;
+    }
+    match rows.anew_due {
+        Some(true) => {
+            transaction.execute("INSERT OR REPLACE INTO meta VALUES ('anew_due', 1)", [])?;
+        }
+        Some(false) => {
+            transaction.execute("DELETE FROM meta WHERE key = 'anew_due'", [])?;
+        }
+        None => {}
     }
     for (id, wanted) in &rows.wanted {
         match wanted {

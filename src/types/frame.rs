@@ -113,6 +113,20 @@ pub enum Frame {
 
 /// What a stream of its own asks for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Chunks.
+    Chunks(ChunkRequest),
+    /// Batches of a journal of which a snapshot stood for the beginning.
+    History {
+        /// Whose.
+        journal: DeviceId,
+        /// The last op before them.
+        after_seq: u64,
+    },
+}
+
+/// Which chunks are asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChunkRequest {
     /// A reader waits for it: answer before others.
     pub urgent: bool,

@@ -24,7 +24,7 @@ pub use blob::Blob;
 pub use conflict::ConflictResolution;
 pub use content::{ChunkKey, ChunkRef, Content, ContentHash, PatchData, PatchExtent};
 pub use device_name::{DeviceName, DeviceNameError, DeviceNames, RESERVED_ATTRS, device_attr};
-pub use frame::{Addresses, ChunkRequest, Frame, Frontier, Held, PeerNote};
+pub use frame::{Addresses, ChunkRequest, Frame, Frontier, Held, PeerNote, Request};
 pub use id::{ChunkId, DeviceId, EntryId, FileId, Ino, OpId, PlaceId, VersionId, WorkspaceId};
 pub use name::{Name, NameError, NameHash, NameHasher};
 pub use op::{AttrChange, Batch, BatchHash, Kind, Op, Role};

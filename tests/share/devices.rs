@@ -62,7 +62,6 @@ pub fn join_as(home: &Path, name: &str, by: &Device, role: Role) -> Device {
 /// A device that `by` has admitted, and that knows nothing yet.
 pub struct Joiner {
     pub dir: PathBuf,
-    pub device: DeviceId,
 }
 
 impl Joiner {
@@ -75,7 +74,7 @@ impl Joiner {
         let welcome = by.fs.replica().admit(&device, &request).expect("is admitted");
         let dir = home.join(name);
         Workspace::join(&dir, &welcome, &seed, &env).expect("joins");
-        Self { dir, device }
+        Self { dir }
     }
 
     /// Opened to be filled from a snapshot with this head.

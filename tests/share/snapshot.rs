@@ -1,9 +1,14 @@
 //! A device that is filled from one moment of another's store.
 
-use tidefs::engine::sync::Replica;
-use tidefs::types::ConflictResolution;
+use std::time::{Duration, Instant};
 
-use super::devices::{exchange, found, join, join_filled};
+use tidefs::engine::Workspace;
+use tidefs::engine::sync::Replica;
+use tidefs::env::Env;
+use tidefs::fs::{FsError, SetAttr, Wait};
+use tidefs::types::{ConflictResolution, Ino, SnapshotPage};
+
+use super::devices::{Joiner, exchange, found, join, join_filled, parts};
 
 #[test]
 fn a_device_filled_from_a_snapshot_shows_the_same_tree_and_goes_on_with_it() {
@@ -123,4 +128,131 @@ fn a_workspace_with_more_to_fold_than_one_round_does_is_shared_as_it_is_shown() 
     assert_eq!(ada.tree(), bob.tree());
     ada.finish();
     bob.finish();
+}
+
+#[test]
+fn half_a_directory_is_never_shown_and_changes_wait_until_all_is_here() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.mkdir("far");
+    for n in 0..3000 {
+        ada.write(&format!("far/{n}"), b"x");
+    }
+    ada.write("near", b"here");
+    let joiner = Joiner::new(home.path(), "bob", &ada);
+    let teller = ada.fs.replica().device();
+    let mut hearing = Workspace::hearing(&joiner.dir, &Env::real(), teller).expect("a workspace");
+    let mut pages = parts(&ada).into_iter().map(|part| hearing.hear(&part).expect("is heard"));
+    let Some((SnapshotPage::Head(head), _)) = pages.next() else { panic!("no head") };
+    let bob = joiner.fill(&head).expect("opens");
+    let may_not = bob.fs.lookup(Ino::ROOT, b"near", Wait::Never);
+    assert!(matches!(may_not, Err(FsError::WouldBlock)), "{may_not:?}");
+    let mut lay = |(page, is_last)| {
+        let SnapshotPage::Rows(rows) = page else { panic!("a second head") };
+        bob.fs.replica().lay_page(rows, is_last).expect("is laid");
+    };
+    lay(pages.next().expect("a page"));
+    assert_eq!(bob.read("near"), b"here");
+    let far = bob.find("far").expect("is there").ino;
+    let count = move |fs: &tidefs::fs::Filesystem| {
+        let (mut names, mut offset) = (0, 0);
+        loop {
+            let before = names;
+            let after = offset;
+            let mut take = |row: tidefs::fs::DirEntry| {
+                (names, offset) = (names + 1, row.next_offset);
+                false
+            };
+            fs.readdir(far, after, false, Wait::May, &mut take).expect("lists");
+            if names == before {
+                return names;
+            }
+        }
+    };
+    let listing = std::thread::spawn({
+        let fs = bob.fs.clone();
+        move || (count(&fs), Instant::now())
+    });
+    let change = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    let changing = std::thread::spawn({
+        let (fs, change) = (bob.fs.clone(), change.clone());
+        let near = bob.find("near").expect("is there").ino;
+        move || (fs.setattr(near, &change, Wait::May).map(drop), Instant::now())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let resumed = Instant::now();
+    pages.by_ref().for_each(&mut lay);
+    let (names, listed_at) = listing.join().expect("lists");
+    assert_eq!(names, 3002);
+    let (changed, changed_at) = changing.join().expect("changes");
+    changed.expect("is changed");
+    assert!(listed_at > resumed && changed_at > resumed, "they waited");
+    exchange(&[&ada, &bob]);
+    assert_eq!(ada.tree(), bob.tree());
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn what_ends_early_is_forgotten_and_comes_anew() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    for n in 0..3000 {
+        ada.write(&format!("{n}"), b"x");
+    }
+    let joiner = Joiner::new(home.path(), "bob", &ada);
+    let teller = ada.fs.replica().device();
+    for is_cut in [true, false] {
+        let mut hearing =
+            Workspace::hearing(&joiner.dir, &Env::real(), teller).expect("a workspace");
+        let mut pages = parts(&ada).into_iter().map(|part| hearing.hear(&part).expect("is heard"));
+        let Some((SnapshotPage::Head(head), _)) = pages.next() else { panic!("no head") };
+        let bob = joiner.fill(&head).expect("opens");
+        let count = if is_cut { 2 } else { usize::MAX };
+        for (page, is_last) in pages.take(count) {
+            let SnapshotPage::Rows(rows) = page else { panic!("a second head") };
+            bob.fs.replica().lay_page(rows, is_last).expect("is laid");
+        }
+        if is_cut {
+            bob.fs.replica().loading().give_up("the cable was pulled");
+            let told = bob.fs.lookup(Ino::ROOT, b"1", Wait::May);
+            assert!(matches!(&told, Err(FsError::Io(why)) if why.contains("cable")), "{told:?}");
+            bob.fs.close().expect("closes");
+            assert!(Workspace::is_empty(&joiner.dir, &Env::real()).expect("is looked at"));
+            ada.write("meanwhile", b"y");
+            ada.unlink("7");
+        } else {
+            exchange(&[&ada, &bob]);
+            assert_eq!(ada.tree(), bob.tree());
+            bob.finish();
+        }
+    }
+    ada.finish();
+}
+
+#[test]
+fn what_came_before_a_snapshot_is_fetched_until_the_device_can_serve_all_of_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    for n in 0..20 {
+        ada.write(&format!("file {n}"), b"old");
+        ada.sync();
+    }
+    let bob = join_filled(home.path(), "bob", &ada);
+    assert_eq!(bob.fs.replica().gaps().len(), 1);
+    let ada_sync = ada.replicate(&[]);
+    let bob_sync = bob.replicate(&[(ada.fs.replica().device(), ada_sync.addresses())]);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !bob.fs.replica().gaps().is_empty() {
+        assert!(Instant::now() < until, "the history has not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ada_sync.finish();
+    bob_sync.finish();
+    // A third device hears everything from the one that was filled.
+    let cay = join(home.path(), "cay", &ada);
+    exchange(&[&ada, &bob]);
+    exchange(&[&bob, &cay]);
+    assert_eq!(cay.tree(), ada.tree());
+    [ada, bob, cay].into_iter().for_each(super::devices::Device::finish);
 }

@@ -12,7 +12,7 @@ use tidefs::codec::{batch_span, decode_frame, decode_request, encode_frame, enco
 use tidefs::engine::sync::{Replica, ReplicaError, collect, fresh};
 use tidefs::sync::{CloseReason, ConnId, Input, Loss, Output, RequestId};
 use tidefs::types::limits::ANSWER_BYTES;
-use tidefs::types::{Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier, TreeRoot};
+use tidefs::types::{Blob, ChunkId, ChunkRequest, DeviceId, Frame, Frontier, Request, TreeRoot};
 
 use super::device::Death;
 use super::faults::Fault;
@@ -165,7 +165,7 @@ impl World {
             Output::Push { conn, after } => self.soon(n, Event::Write(conn, Job::Push(after))),
             Output::Fetch { request, conn, urgent, chunks } => {
                 self.life(n).pending.insert(request, conn.0);
-                let asked = encode_request(&ChunkRequest { urgent, chunks });
+                let asked = encode_request(&Request::Chunks(ChunkRequest { urgent, chunks }));
                 if self.links[&conn.0].is_up {
                     let to = self.links[&conn.0].other(n);
                     let at_ms = self.now_ms + self.random.random_range(1..120);
@@ -461,7 +461,11 @@ impl World {
         if !self.is_up(conn) {
             return;
         }
-        let asked = decode_request(&bytes[LENGTH_BYTES..]).expect("a request decodes");
+        let Request::Chunks(asked) =
+            decode_request(&bytes[LENGTH_BYTES..]).expect("a request decodes")
+        else {
+            panic!("nobody was filled from a snapshot")
+        };
         let replica = self.life(n).fs.replica().clone();
         let (mut chunks, mut total_bytes) = (Vec::new(), 0);
         for id in asked.chunks {

@@ -24,6 +24,7 @@ impl Committer {
             }
             Delivery::Members(asked) => this.held(|this| this.say_of_members(&asked)),
             Delivery::Overtaken => this.held(Self::set_overtaken),
+            Delivery::History(journal, batches) => this.take_history(&journal, &batches),
             Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
             Delivery::Company(is_ready) => this.expect_company(&is_ready),
             Delivery::Pin(slot) => this.pin(&slot),

@@ -214,7 +214,7 @@ impl Committer {
         if self.merger.needs_a_round() {
             self.fold_own()?;
         }
-        if self.merger.needs_a_round() {
+        if self.merger.needs_a_round() || self.merger.is_anew_due() {
             return Ok(());
         }
         self.source.hold(true);

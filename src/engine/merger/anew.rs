@@ -33,9 +33,20 @@ struct Judged<'a> {
 }
 
 impl Folding<'_> {
-    /// Folds anew, if other Cuts stand than before this round.
+    /// Folds anew, if other Cuts stand than before this round. A device that was filled from a
+    /// snapshot has to wait until all journals are here from their beginnings: until then, what Cuts
+    /// void of what the snapshot stood for shows there.
     pub(super) fn fold_anew_if_needed(&mut self) -> Result<(), MergeError> {
-        if self.known.members.cuts() == self.merger.known.members.cuts() {
+        let are_others = self.known.members.cuts() != self.merger.known.members.cuts();
+        if !are_others && !self.known.is_anew_due {
+            return Ok(());
+        }
+        let can_be_now = self.merger.store.bases()?.is_empty();
+        if self.known.is_anew_due == can_be_now {
+            self.known.is_anew_due = !can_be_now;
+            self.commit.merged.anew_due = Some(!can_be_now);
+        }
+        if !can_be_now {
             return Ok(());
         }
         let number = self.known.folds_anew + 1;

@@ -67,6 +67,8 @@ struct Known {
     root: TreeRoot,
     /// How often the tree was folded anew.
     folds_anew: u64,
+    /// It is to be once more, as soon as the beginnings of all journals are here.
+    is_anew_due: bool,
 }
 
 /// Merges journals.
@@ -128,6 +130,7 @@ impl Merger {
         let moves = Arc::new(moves);
         let (root, _) = store.tree_root()?;
         let folds_anew = store.folds_anew()?;
+        let is_anew_due = store.is_anew_due()?;
         let known = Known {
             chains,
             heard,
@@ -139,6 +142,7 @@ impl Merger {
             moves,
             root,
             folds_anew,
+            is_anew_due,
         };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
@@ -165,7 +169,17 @@ impl Merger {
     /// and does anybody care?
     pub fn needs_a_round(&self) -> bool {
         let relists = self.conflicts != self.conflicts_shown;
-        (self.is_shared() || self.expects_company) && (relists || self.has_own_to_fold())
+        let is_due = relists || self.has_own_to_fold() || self.can_fold_anew();
+        (self.is_shared() || self.expects_company) && is_due
+    }
+
+    /// Are the tree's records not what its ops make, because others void some that are not all here?
+    pub fn is_anew_due(&self) -> bool {
+        self.known.is_anew_due
+    }
+
+    fn can_fold_anew(&self) -> bool {
+        self.known.is_anew_due && self.store.bases().is_ok_and(|bases| bases.is_empty())
     }
 
     /// Another device is about to join: folding what there is begins.

@@ -7,12 +7,12 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::push::{collect, fresh};
-use super::{Replica, ReplicaError};
+use super::{Replica, ReplicaError, history};
 use crate::codec::{Sender, batch_span};
 use crate::net::{CloseCode, FrameReader, FrameWriter, IncomingRequest, Link, NetError};
 use crate::sync::{ConnId, Input, Loss};
 use crate::types::limits::{ANSWER_BYTES, ANSWERS_MAX};
-use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier, TreeRoot};
+use crate::types::{Blob, ChunkId, DeviceId, Frame, Frontier, Request, TreeRoot};
 
 /// A request must be read, and its answer be taken, within this time.
 const ANSWER_TIME: Duration = Duration::from_mins(10);
@@ -93,6 +93,8 @@ pub(super) struct Shared {
     pub delivering: Arc<Mutex<()>>,
     /// Answers that no reader waits for.
     pub answering: Arc<Semaphore>,
+    /// What a snapshot stood for is asked for over one connection at a time.
+    pub recalling: Arc<Mutex<()>>,
     /// Snapshots that are told.
     pub telling: Arc<Semaphore>,
     /// Wakes the driver when the frontier or the members may have changed.
@@ -272,6 +274,12 @@ async fn answer(shared: &Shared, link: &Link) -> Result<std::convert::Infallible
 
 async fn answer_one(shared: &Shared, request: IncomingRequest) -> Result<(), End> {
     let (request, mut writer) = request.read().await?;
+    let request = match request {
+        Request::Chunks(request) => request,
+        Request::History { journal, after_seq } => {
+            return history::answer(shared, &mut writer, journal, after_seq).await;
+        }
+    };
     // A waiting reader's request does not queue behind others.
     let permit = async { shared.answering.acquire().await.map_err(|_| End::Stopped) };
     let _permit = if request.urgent { None } else { Some(permit.await?) };

@@ -10,7 +10,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::connection::{self, Event, Job, Shared, Up};
 use super::handle::{Command, PeerStatus};
 use super::waiters::Waiters;
-use super::{Replica, SyncConfig, fetch, meet};
+use super::{Replica, SyncConfig, fetch, history, meet};
 use crate::env::{Clock, Env};
 use crate::net::{CloseCode, Link, Net};
 use crate::sync::{CloseReason, ConnId, Input, Machine, Output, RequestId, Tuning};
@@ -91,6 +91,7 @@ impl Driver {
             events: told,
             delivering: Arc::new(Mutex::new(())),
             answering: Arc::new(Semaphore::new(ANSWERS_TOTAL_MAX)),
+            recalling: Arc::new(Mutex::new(())),
             telling: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             changed,
         };
@@ -334,6 +335,7 @@ impl Driver {
             told: up.told.frontier.clone(),
             life: up.life,
         };
+        self.tasks.spawn(history::run(self.shared.clone(), up.link.clone()));
         self.tasks.spawn(connection::run(self.shared.clone(), conn, up, received));
         self.feed(connected);
         if let Some(socket) = seen {

@@ -11,6 +11,7 @@ mod connection;
 mod driver;
 mod fetch;
 mod handle;
+mod history;
 mod join;
 mod meet;
 mod push;

@@ -117,6 +117,25 @@ pub trait Replica: Send + Sync + 'static {
         Err(ReplicaError::Failed("no snapshot is told here".into()))
     }
 
+    /// Journals of which a snapshot stood for the beginning, each with the last op of what has come of
+    /// it since.
+    fn gaps(&self) -> Vec<(DeviceId, u64)> {
+        Vec::new()
+    }
+
+    /// Takes in batches that follow such an op: checked and stored, no more, for what they did is in
+    /// the tree already.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Refused`] if they do not lead to what the snapshot said.
+    fn store_history(
+        &self,
+        _journal: &DeviceId,
+        _batches: Vec<Vec<u8>>,
+    ) -> Result<(), ReplicaError> {
+        Ok(())
+    }
+
     /// A joiner shows the invitation's token: makes it a member (durable) or says why not.
     ///
     /// A joiner that was admitted with this token before, and lost the answer, is told it again.

@@ -1,0 +1,3 @@
+#![no_main]
+
+tidefs_fuzz::target!(part);
