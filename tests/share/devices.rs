@@ -111,6 +111,16 @@ pub fn join_filled(home: &Path, name: &str, by: &Device) -> Device {
     device
 }
 
+/// Brings what was before the snapshot that `to` was filled from.
+pub fn bring_history(to: &Device, from: &Device) {
+    let (to, from) = (to.fs.replica(), from.fs.replica());
+    while let Some((journal, upto)) = to.gaps().first().copied() {
+        let batches = from.batches(&journal, upto, 1 << 10).expect("are read");
+        assert!(!batches.is_empty(), "the other device has it");
+        to.store_history(&journal, batches).expect("leads to what is here");
+    }
+}
+
 /// Hands everything to everyone, batches and chunks.
 pub fn exchange(devices: &[&Device]) {
     exchange_batches(devices);

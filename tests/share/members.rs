@@ -6,7 +6,9 @@ use rand::{RngExt, SeedableRng};
 use tidefs::engine::sync::Replica as _;
 use tidefs::types::{ConflictResolution, Role};
 
-use super::devices::{Device, exchange, fetch_all, found, hand_over, join, join_as};
+use super::devices::{
+    Device, bring_history, exchange, fetch_all, found, hand_over, join, join_as, join_filled,
+};
 use super::oracle::{Shown, tree_from_scratch};
 use super::random::step;
 
@@ -178,4 +180,40 @@ fn say(by: &Device, of: &Device, random: &mut StdRng) {
     } else {
         revoke(by, of);
     }
+}
+
+#[test]
+fn what_a_cut_voids_of_a_snapshot_goes_once_the_history_is_here() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"before");
+    let bob = join(home.path(), "bob", &ada);
+    let cyd = join_as(home.path(), "cyd", &ada, Role::Admin);
+    exchange(&[&ada, &bob, &cyd]);
+    // So that the batch of the Cut rests on nothing of which only the history tells.
+    cyd.write("cyd", b"has heard of all so far");
+    exchange(&[&ada, &bob, &cyd]);
+    bob.write("note", b"bob's");
+    bob.write("bob", b"bob's");
+    exchange(&[&ada, &bob]);
+    let dan = join_filled(home.path(), "dan", &ada);
+    exchange(&[&ada, &dan]);
+    assert_eq!(dan.read("note"), b"bob's");
+    // Cyd has not heard of it.
+    revoke(&cyd, &bob);
+    hand_over(&cyd, &dan);
+    dan.write("dan", b"goes on meanwhile");
+    dan.settle();
+    assert_eq!(dan.read("note"), b"bob's", "what to show instead is not here yet");
+    assert_eq!(dan.tree_root(), None, "so it is not compared");
+    exchange(&[&ada, &cyd, &dan]);
+    bring_history(&dan, &ada);
+    exchange(&[&ada, &cyd, &dan]);
+    for device in [&ada, &cyd, &dan] {
+        assert_eq!(device.read("note"), b"before");
+        assert!(device.find("bob").is_none());
+        assert_eq!(device.tree(), ada.tree());
+        assert!(device.tree_root().is_some() && device.tree_root() == ada.tree_root());
+    }
+    [ada, bob, cyd, dan].into_iter().for_each(Device::finish);
 }
