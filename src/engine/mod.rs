@@ -5,6 +5,7 @@
 //! that starts threads, and it joins each before the store closes.
 
 mod commit;
+mod epochs;
 mod error;
 mod handle;
 mod invitations;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::epochs::Epochs;
 use super::error::{DeliverError, EngineError};
 use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
@@ -16,9 +17,10 @@ use super::workspace::{OpenWorkspace, Workspace};
 use crate::codec::{batch_hash, batch_span};
 use crate::env::Env;
 use crate::store::{Store, StoreError};
+use crate::types::limits::EPOCHS_MAX;
 use crate::types::{
-    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Held, Ino, JoinRequest, Refusal, Role,
-    Settings, Standing, Welcome, WorkspaceId,
+    ChunkId, DeviceId, DeviceName, DeviceNames, EpochSecret, Frontier, Held, Ino, JoinRequest,
+    Refusal, Role, Settings, Standing, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -34,6 +36,7 @@ pub struct LocalReplica {
     published: Arc<Published>,
     settings: Settings,
     device: DeviceId,
+    epochs: Epochs,
     founder: DeviceId,
     dir: PathBuf,
     env: Env,
@@ -55,6 +58,7 @@ impl LocalReplica {
             published: workspace.published(),
             settings: workspace.settings.clone(),
             device: workspace.device(),
+            epochs: workspace.epochs(),
             founder,
             dir: workspace.dir.clone(),
             env: workspace.env.clone(),
@@ -125,6 +129,22 @@ impl LocalReplica {
     /// As [`LocalReplica::set_role`].
     pub fn revoke(&self, device: &DeviceId) -> Result<(), ReplicaError> {
         self.say_of_member(MemberAsk::Cut(*device))
+    }
+
+    /// The secrets of epochs after the first that this device has.
+    pub fn own_epochs(&self) -> Vec<EpochSecret> {
+        self.epochs.all()
+    }
+
+    /// Begins another epoch, if this device is an admin and the workspace is encrypted; tells whether
+    /// it did. Durable on return.
+    ///
+    /// # Errors
+    /// As [`LocalReplica::set_role`].
+    pub fn begin_epoch(&self) -> Result<bool, ReplicaError> {
+        let before = self.published.epochs().len();
+        self.deliver_and_wait(Delivery::NewEpoch).map_err(failed)?;
+        Ok(self.published.epochs().len() > before)
     }
 
     fn say_of_member(&self, ask: MemberAsk) -> Result<(), ReplicaError> {
@@ -224,6 +244,18 @@ impl Replica for LocalReplica {
 
     fn held(&self, journal: &DeviceId) -> Option<Held> {
         self.published.head(journal).filter(|held| held.seq > 0)
+    }
+
+    fn epochs_for(&self, peer: &DeviceId) -> Vec<EpochSecret> {
+        if self.published.role(peer).is_none_or(|role| role == Role::Keeper) {
+            return Vec::new();
+        }
+        let heard_of = self.published.epochs().into_iter().rev().take(EPOCHS_MAX);
+        heard_of.filter_map(|epoch| self.epochs.secret(epoch)).collect()
+    }
+
+    fn learn_epochs(&self, told: Vec<EpochSecret>) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Epochs(told)).map_err(failed)
     }
 
     fn hear_of_own(&self, held: &Held) -> Result<bool, ReplicaError> {

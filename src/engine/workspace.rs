@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::EngineError;
+use super::epochs::Epochs;
 use super::journal::{HeardSoFar, JournalWriter};
 use super::merger::{FOUNDER, Merger};
 use super::pending::PendingOps;
@@ -80,6 +81,7 @@ pub struct OpenWorkspace {
     device: DeviceId,
     next_seq: u64,
     is_overtaken: bool,
+    epochs: Epochs,
     merger: Option<Merger>,
     published: Arc<Published>,
     writer: Option<Writer>,
@@ -294,7 +296,7 @@ impl OpenWorkspace {
         let secret = WorkspaceSecret(*read_key(dir, SECRET_FILE, env)?);
         let key = DeviceKey::from_seed(&*read_key(dir, DEVICE_KEY_FILE, env)?);
         let (store, writer) = Store::open(dir, env)?;
-        let device = key.device();
+        let (device, opener) = (key.device(), key.opener());
         let own = own_journal(&store, &device, dir)?;
         let chain = match store.last_batch(own)? {
             Some(bytes) => Chain::after(&decode_batch(&bytes)?),
@@ -305,7 +307,9 @@ impl OpenWorkspace {
         let journal = JournalWriter::new(key, own, chain, Arc::clone(&env.clock));
         let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
         let (sealer, hasher) = (Arc::new(sealer), NameHasher::derive(&secret.0));
-        let merger = Merger::open(store.clone(), Arc::clone(&sealer), hasher.clone(), own)?;
+        let epochs = Epochs::new(Arc::clone(&sealer), opener, device);
+        let merger =
+            Merger::open(store.clone(), Arc::clone(&sealer), hasher.clone(), own, epochs.clone())?;
         Ok(Self {
             store,
             sealer,
@@ -316,6 +320,7 @@ impl OpenWorkspace {
             own,
             device,
             is_overtaken,
+            epochs,
             merger: Some(merger),
             published: Arc::default(),
             next_seq,
@@ -333,6 +338,11 @@ impl OpenWorkspace {
     /// This device.
     pub fn device(&self) -> DeviceId {
         self.device
+    }
+
+    /// The secrets of epochs.
+    pub(super) fn epochs(&self) -> Epochs {
+        self.epochs.clone()
     }
 
     /// Was it found that others have more of this device's journal than it has itself?

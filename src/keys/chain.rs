@@ -72,6 +72,7 @@ impl Chain {
         key: &DeviceKey,
         hlc: Hlc,
         count: u32,
+        epoch: u32,
         frontier_delta: Vec<(DeviceId, u64)>,
         sealed_ops: Vec<u8>,
     ) -> (u64, Vec<u8>) {
@@ -80,7 +81,7 @@ impl Chain {
             seq: self.next_seq,
             count,
             hlc,
-            epoch: 0,
+            epoch,
             previous: self.previous,
             frontier_delta,
             sealed_ops,
@@ -134,7 +135,7 @@ mod tests {
         let batches: Vec<Batch> = (0..3)
             .map(|n| {
                 let (_, bytes) =
-                    writer.append(&key, Hlc(1000 * (n + 1)), 2, Vec::new(), vec![7; 10]);
+                    writer.append(&key, Hlc(1000 * (n + 1)), 2, 0, Vec::new(), vec![7; 10]);
                 decode_batch(&bytes).expect("decodes")
             })
             .collect();

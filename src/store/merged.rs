@@ -11,7 +11,8 @@ use super::{Store, StoreError};
 use crate::codec::{decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
 use crate::types::{
-    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, FileId, Ino, Name, OpId, VersionId,
+    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, EpochId, FileId, Ino, Name, OpId,
+    VersionId, WrappedSecret,
 };
 
 /// What one commit changes of it, `None` for what goes.
@@ -37,6 +38,8 @@ pub struct MergedRows {
     pub voids: Vec<(OpId, Option<u8>)>,
     /// How often the tree was folded anew, if it was once more.
     pub folds_anew: Option<u64>,
+    /// Secrets of epochs, sealed for this device.
+    pub epochs: Vec<(EpochId, WrappedSecret)>,
     /// Others have more of this device's journal than it has itself. Never taken back.
     pub is_overtaken: bool,
     /// Files and directories known here by a number that is not their own.
@@ -206,6 +209,26 @@ impl Store {
             let mut select =
                 db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
             Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
+        })
+    }
+
+    /// The secrets of epochs, sealed for this device.
+    ///
+    /// # Errors
+    /// The database's, or [`StoreError::Corrupt`].
+    pub fn epochs(&self) -> Result<Vec<(EpochId, WrappedSecret)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT author, seq, number, wrapped FROM epoch")?;
+            let mut rows = select.query([])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (author, seq) = (DeviceId(row.get(0)?), unsigned(row, 1)?);
+                let wrapped = WrappedSecret::from_bytes(&row.get::<_, Vec<u8>>(3)?);
+                let wrapped = wrapped
+                    .ok_or_else(|| StoreError::Corrupt("an epoch's secret has 80 bytes".into()))?;
+                found.push((EpochId { number: row.get(2)?, author, seq }, wrapped));
+            }
+            Ok(found)
         })
     }
 
@@ -434,6 +457,12 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
                 .execute(params![op, made])?,
             None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
         };
+    }
+    for (epoch, wrapped) in &rows.epochs {
+        let mut put =
+            transaction.prepare_cached("INSERT OR REPLACE INTO epoch VALUES (?1, ?2, ?3, ?4)")?;
+        let (author, seq) = (epoch.author.0, signed(epoch.seq));
+        put.execute(params![author, seq, epoch.number, wrapped.to_bytes()])?;
     }
     if rows.is_overtaken {
         transaction.execute("INSERT OR REPLACE INTO meta VALUES ('overtaken', 1)", [])?;

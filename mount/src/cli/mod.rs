@@ -3,6 +3,7 @@
 mod background;
 mod devices;
 mod export;
+mod key;
 mod mount;
 mod options;
 mod report;
@@ -50,6 +51,8 @@ enum Command {
     Join(share::JoinArgs),
     /// List the devices that share a workspace, or change what one may do
     Devices(share::DevicesArgs),
+    /// Give the workspace another content key
+    Key(key::KeyArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),
     /// Print completions for a shell
@@ -87,6 +90,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Invite(args) => share::invite(&args, &state()?),
         Command::Join(args) => share::join(&args, &state()?, cli.state.as_deref()),
         Command::Devices(args) => share::devices(&args, &state()?),
+        Command::Key(args) => key::run(&args, &state()?),
         Command::Export(args) => export::run(&args, &state()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidefs", &mut std::io::stdout());

@@ -14,7 +14,7 @@ use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
-    Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
+    Batch, Content, DeviceId, EntryId, EpochId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
     VersionRecord,
 };
 
@@ -86,7 +86,8 @@ impl<'a> Folding<'a> {
             for (_, bytes) in page {
                 let batch = decode_batch(&bytes).map_err(crate::store::StoreError::from)?;
                 done = batch.seq + u64::from(batch.count) - 1;
-                self.fold_batch(own, &batch)?;
+                let ops = self.ops_of(&batch)?;
+                self.fold_batch(own, &batch, ops)?;
             }
         }
         Ok(())
@@ -177,8 +178,16 @@ impl<'a> Folding<'a> {
         }
         let mut next = chain.clone();
         next.accept(batch).map_err(|error| refused(error.to_string()))?;
+        let ops = match self.ops_of(batch) {
+            Err(error) if batch.epoch > 0 => {
+                // Its epoch's secret may still come.
+                tracing::debug!("a batch of epoch {} waits: {error}", batch.epoch);
+                return Ok(false);
+            }
+            other => other?,
+        };
         self.known.chains.insert(number, next);
-        self.fold_batch(number, batch)?;
+        self.fold_batch(number, batch, ops)?;
         self.commit.batches.push((number, batch.seq, encode_batch(batch)));
         Ok(true)
     }
@@ -207,7 +216,7 @@ impl<'a> Folding<'a> {
         Ok(Some(Hlc(batch.hlc.0 + (seq - batch.seq))))
     }
 
-    fn fold_batch(&mut self, number: u16, batch: &Batch) -> Result<(), MergeError> {
+    fn fold_batch(&mut self, number: u16, batch: &Batch, ops: Vec<Op>) -> Result<(), MergeError> {
         let mut frontier = self.known.heard.get(&number).cloned().unwrap_or_default();
         for (device, seq) in &batch.frontier_delta {
             if let Some(of) = self.known.numbers.get(device) {
@@ -216,7 +225,6 @@ impl<'a> Folding<'a> {
             }
         }
         self.known.heard.insert(number, frontier.clone());
-        let ops = self.ops_of(batch)?;
         for (index, op) in ops.into_iter().enumerate() {
             let offset = index as u64;
             let id = OpId::new(number, batch.seq + offset);
@@ -236,7 +244,7 @@ impl<'a> Folding<'a> {
         let context = context(&batch.journal, batch.seq);
         let sealer = &self.merger.sealer;
         let plain = sealer
-            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .open_record(&context, (batch.epoch, &batch.sealed_ops), BATCH_BYTES_HARD_MAX)
             .map_err(|error| refused(error.to_string()))?;
         let ops = self.decode(&plain).map_err(|error| refused(error.to_string()))?;
         if ops.len() != batch.count as usize {
@@ -278,6 +286,17 @@ impl<'a> Folding<'a> {
         let body = match &op {
             Op::Role { journal, role } => Some(MemberChange::Role(*journal, *role)),
             Op::Cut { last, .. } => Some(MemberChange::Cut(*last)),
+            Op::Epoch { number, wrapped } => {
+                let own = wrapped.iter().find(|(journal, _)| *journal == self.merger.own);
+                let (author, seq) = (stamp.key.device, stamp.id.seq());
+                let epoch = EpochId { number: *number, author, seq };
+                // Void or not: somebody may have sealed under it.
+                if let Some((_, wrapped)) = own.filter(|own| self.merger.epochs.open(epoch, &own.1))
+                {
+                    self.commit.merged.epochs.push((epoch, *wrapped));
+                }
+                Some(MemberChange::Epoch(*number))
+            }
             _ => None,
         };
         let heard = Heard { folding: self, failing: Failing::default() };

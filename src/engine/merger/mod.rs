@@ -5,6 +5,7 @@
 //! store has to change, all or nothing. Nothing of it is remembered before that commit is done.
 
 mod anew;
+mod epochs;
 mod folding;
 mod history;
 mod ops;
@@ -21,6 +22,7 @@ pub use texts::Fork;
 pub use view::ViewChange;
 
 use super::EngineError;
+use super::epochs::Epochs;
 use super::journal::context;
 use crate::chunk::Sealer;
 use crate::codec::{decode_batch, decode_ops};
@@ -74,6 +76,7 @@ pub struct Merger {
     sealer: Arc<Sealer>,
     hasher: NameHasher,
     own: u16,
+    epochs: Epochs,
     known: Known,
     /// How files with several heads are to be shown, and how the view in the store shows them.
     conflicts: ConflictResolution,
@@ -99,6 +102,7 @@ impl Merger {
         sealer: Arc<Sealer>,
         hasher: NameHasher,
         own: u16,
+        epochs: Epochs,
     ) -> Result<Self, EngineError> {
         let mut journals = store.journals()?;
         journals.sort_unstable();
@@ -136,7 +140,14 @@ impl Merger {
         };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
-        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
+        for (epoch, wrapped) in store.epochs()? {
+            if !epochs.open(epoch, &wrapped) {
+                return Err(StoreError::Corrupt("an epoch's secret does not open".into()).into());
+            }
+        }
+        let merger = Self { store, sealer, hasher, own, epochs, known, conflicts, conflicts_shown };
+        merger.enter_best_epoch();
+        Ok(merger)
     }
 
     /// How files with several heads are shown.
@@ -320,7 +331,7 @@ impl Merger {
             .sealer
             .open_record(
                 &context(&batch.journal, batch.seq),
-                &batch.sealed_ops,
+                (batch.epoch, &batch.sealed_ops),
                 BATCH_BYTES_HARD_MAX,
             )
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -333,6 +344,7 @@ impl Merger {
     pub fn advance(&mut self, round: Advance) {
         self.known = round.0;
         self.conflicts_shown = self.conflicts;
+        self.enter_best_epoch();
     }
 }
 

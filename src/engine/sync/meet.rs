@@ -67,6 +67,7 @@ async fn greet(
     match answer.map_err(|error| (error, &link)) {
         Ok(Frame::Hello { workspace: theirs, frontier, life, yours }) if theirs == workspace => {
             go_on_if_own(shared, yours).await?;
+            tell_epochs(shared, peer, &mut writer).await?;
             Ok(Up { link, writer, reader, dialled: true, frontier, told, life })
         }
         Ok(Frame::Hello { .. }) => Err(Refusal::OtherWorkspace.into()),
@@ -116,6 +117,19 @@ fn hello(shared: &Shared, peer: &DeviceId, told: &Frontier) -> Frame {
         life: shared.life,
         yours: shared.replica.held(peer),
     }
+}
+
+/// A member may have been admitted by one who had not heard of an epoch, or have missed it otherwise.
+async fn tell_epochs(
+    shared: &Shared,
+    peer: &DeviceId,
+    writer: &mut FrameWriter,
+) -> Result<(), SyncError> {
+    let epochs = shared.replica.epochs_for(peer);
+    if !epochs.is_empty() {
+        writer.write(&Frame::Epochs(epochs)).await?;
+    }
+    Ok(())
 }
 
 /// Nothing of this device's journal is told to anybody while others have it otherwise.
@@ -196,6 +210,7 @@ async fn meet(
             go_on_if_own(shared, yours).await?;
             let told = own_frontier(shared).await?;
             writer.write(&hello(shared, &link.peer(), &told)).await?;
+            tell_epochs(shared, &link.peer(), &mut writer).await?;
             Ok(Some(Up { link, writer, reader, dialled: false, frontier, told, life }))
         }
         Frame::Hello { .. } => {
