@@ -4,9 +4,8 @@ use ed25519_dalek::VerifyingKey;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
+use hpke::rand_core::{TryCryptoRng, TryRng};
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use super::DeviceKey;
@@ -36,7 +35,7 @@ pub fn wrap(
 ) -> Option<WrappedSecret> {
     let key = VerifyingKey::from_bytes(&to.0).ok()?.to_montgomery().to_bytes();
     let key = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&key).ok()?;
-    let mut random = StdRng::from_seed(*drawn);
+    let mut random = Drawn(drawn);
     let (front, sealed) = hpke::single_shot_seal_with_rng::<
         ChaCha20Poly1305,
         HkdfSha256,
@@ -45,6 +44,35 @@ pub fn wrap(
     .ok()?;
     WrappedSecret::from_bytes(&[&front.to_bytes()[..], &sealed].concat())
 }
+
+/// Bytes that were drawn before: as many as the one ephemeral key takes.
+struct Drawn<'a>(&'a [u8]);
+
+impl TryRng for Drawn<'_> {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        let (taken, rest) =
+            self.0.split_at_checked(out.len()).expect("an ephemeral key is drawn from 32 bytes");
+        out.copy_from_slice(taken);
+        self.0 = rest;
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Drawn<'_> {}
 
 impl Opener {
     /// Back from [`wrap`]; `None` if it was sealed for another device, or for another context.
@@ -80,6 +108,9 @@ mod tests {
         assert_eq!(bob.opener().unwrap(&wrapped, b"epoch 1").as_deref(), Some(&secret));
         assert!(bob.opener().unwrap(&wrapped, b"epoch 2").is_none());
         assert!(ada.opener().unwrap(&wrapped, b"epoch 1").is_none());
-        assert!(wrap(&secret, &DeviceId([0xff; 32]), b"epoch 1", &[3; 32]).is_none());
+        // A point of small order, with which every shared secret would be the same.
+        let mut small = [0; 32];
+        small[0] = 1;
+        assert!(wrap(&secret, &DeviceId(small), b"epoch 1", &[3; 32]).is_none());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use super::members::put_members;
 use super::read::unsigned;
 use super::write::signed;
 use super::{Store, StoreError};
@@ -161,85 +162,6 @@ impl Store {
             let mut select = db.prepare_cached("SELECT record FROM move")?;
             let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
             rows.map(|record| Ok(decode_merged(&record?)?)).collect()
-        })
-    }
-
-    /// All Roles and Cuts that arrived, by their ids.
-    ///
-    /// # Errors
-    /// As [`Store::merged_entry`].
-    pub fn member_ops(&self) -> Result<Vec<MemberOp>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT record FROM member ORDER BY op")?;
-            let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
-            rows.map(|record| Ok(decode_merged(&record?)?)).collect()
-        })
-    }
-
-    /// What an op that does not count would have made; `None` if it counts.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn void(&self, op: OpId) -> Result<Option<u8>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT made FROM void WHERE op = ?1")?;
-            Ok(select.query_row([signed(op.packed())], |row| row.get(0)).optional()?)
-        })
-    }
-
-    /// All ops that do not count, and what they would have made.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn voids(&self) -> Result<Vec<(OpId, u8)>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT op, made FROM void")?;
-            let rows = select
-                .query_map([], |row| Ok((OpId::from_packed(unsigned(row, 0)?), row.get(1)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// How often the tree was folded anew.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn folds_anew(&self) -> Result<u64, StoreError> {
-        self.with_reader(|db| {
-            let mut select =
-                db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
-            Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
-        })
-    }
-
-    /// The secrets of epochs, sealed for this device.
-    ///
-    /// # Errors
-    /// The database's, or [`StoreError::Corrupt`].
-    pub fn epochs(&self) -> Result<Vec<(EpochId, WrappedSecret)>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT author, seq, number, wrapped FROM epoch")?;
-            let mut rows = select.query([])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                let (author, seq) = (DeviceId(row.get(0)?), unsigned(row, 1)?);
-                let wrapped = WrappedSecret::from_bytes(&row.get::<_, Vec<u8>>(3)?);
-                let wrapped = wrapped
-                    .ok_or_else(|| StoreError::Corrupt("an epoch's secret has 80 bytes".into()))?;
-                found.push((EpochId { number: row.get(2)?, author, seq }, wrapped));
-            }
-            Ok(found)
-        })
-    }
-
-    /// Was it found that others have more of this device's journal than it has itself?
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn is_overtaken(&self) -> Result<bool, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'overtaken'")?;
-            Ok(select.exists([])?)
         })
     }
 
@@ -425,6 +347,7 @@ pub(super) fn put_merged(
     rows: &MergedRows,
 ) -> Result<(), StoreError> {
     put_known(transaction, rows)?;
+    put_members(transaction, rows)?;
     put_records(transaction, rows)?;
     put_faces(transaction, rows)
 }
@@ -443,34 +366,6 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
         let mut put =
             transaction.prepare_cached("INSERT OR REPLACE INTO folded VALUES (?1, ?2)")?;
         put.execute(params![journal, signed(*seq)])?;
-    }
-    for op in &rows.members {
-        let mut put =
-            transaction.prepare_cached("INSERT OR REPLACE INTO member VALUES (?1, ?2)")?;
-        put.execute(params![signed(op.id.packed()), encode_merged(op)])?;
-    }
-    for (op, made) in &rows.voids {
-        let op = signed(op.packed());
-        match made {
-            Some(made) => transaction
-                .prepare_cached("INSERT OR REPLACE INTO void VALUES (?1, ?2)")?
-                .execute(params![op, made])?,
-            None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
-        };
-    }
-    for (epoch, wrapped) in &rows.epochs {
-        let mut put =
-            transaction.prepare_cached("INSERT OR REPLACE INTO epoch VALUES (?1, ?2, ?3, ?4)")?;
-        let (author, seq) = (epoch.author.0, signed(epoch.seq));
-        put.execute(params![author, seq, epoch.number, wrapped.to_bytes()])?;
-    }
-    if rows.is_overtaken {
-        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('overtaken', 1)", [])?;
-    }
-    if let Some(count) = rows.folds_anew {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('folds_anew', ?1)")?
-            .execute([signed(count)])?;
     }
     for (id, wanted) in &rows.wanted {
         match wanted {

@@ -5,6 +5,7 @@
 //! [`Store`] read it. A failed sync latches the writer: the kernel may have dropped the pages.
 
 mod error;
+mod members;
 mod merged;
 mod read;
 mod schema;

@@ -133,7 +133,9 @@ impl Journal {
                     AttrChange::Xattr(key, None) => drop(file.xattrs.remove(&key)),
                 }
             }
-            Op::Ack | Op::Role { .. } | Op::Cut { .. } => anyhow::bail!("nobody asked for {op:?}"),
+            Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => {
+                anyhow::bail!("nobody asked for {op:?}")
+            }
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ impl Merger {
     }
 
     /// The same, and the roles of those who are revoked, as they were last.
-    pub fn roles_and_gone(&self) -> (Vec<(DeviceId, Role)>, Vec<(DeviceId, Role)>) {
+    pub fn roles_and_gone(&self) -> (Roles, Roles) {
         let mut roles = BTreeMap::from([(FOUNDER, Role::Admin)]);
         let mut granted: Vec<&MemberOp> = self.known.member_ops.iter().collect();
         granted.sort_by_key(|op| op.key);
@@ -347,6 +347,9 @@ impl Merger {
         self.enter_best_epoch();
     }
 }
+
+/// Devices and their roles.
+type Roles = Vec<(DeviceId, Role)>;
 
 /// A device that is a member no more.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -109,9 +109,10 @@ impl Viewing<'_, '_> {
             None => {
                 let none_free =
                     || StoreError::Corrupt(format!("no inode number is free for {file:?}"));
-                let ino = match self.folding.is_anew {
-                    true => self.number_anew(row)?,
-                    false => self.free_number(row)?.ok_or_else(none_free)?,
+                let ino = if self.folding.is_anew {
+                    self.number_anew(row)?
+                } else {
+                    self.free_number(row)?.ok_or_else(none_free)?
                 };
                 if ino != face {
                     self.faces.insert(file, ino);
@@ -134,9 +135,10 @@ impl Viewing<'_, '_> {
     ) -> Result<Ino, MergeError> {
         let mut fresh = self.fresh(row.inode, row.head)?;
         (fresh.btime, fresh.nlink) = (old.btime, 0);
-        let free = match self.folding.is_anew {
-            true => Some(self.number_anew(row)?),
-            false => self.free_number(row)?,
+        let free = if self.folding.is_anew {
+            Some(self.number_anew(row)?)
+        } else {
+            self.free_number(row)?
         };
         let Some(ino) = free else {
             self.nodes.insert(face, Some(fresh));
