@@ -29,6 +29,8 @@ pub struct Member {
     pub role: Role,
     /// An admin has taken it out of the workspace.
     pub is_revoked: bool,
+    /// Its key has signed two journals: the op at or before which they part.
+    pub forked_at: Option<u64>,
     /// It is this device.
     pub is_own: bool,
 }
@@ -123,12 +125,15 @@ pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let sealer = Arc::new(sealer);
     let epochs = Epochs::new(Arc::clone(&sealer), key.opener(), own);
     let merger = Merger::open(store.clone(), sealer, hasher, 0, epochs)?;
+    let forks: BTreeMap<DeviceId, u64> =
+        store.forks()?.into_iter().map(|(number, seq)| (merger.device(number), seq)).collect();
     let member = |(device, role), is_revoked| Member {
         device,
         name: names.get(&device).cloned(),
         label: names.label(&device),
         role,
         is_revoked,
+        forked_at: forks.get(&device).copied(),
         is_own: device == own,
     };
     let (now, gone) = merger.roles_and_gone();

@@ -116,6 +116,13 @@ impl Chain {
         Ok(())
     }
 
+    /// Does this batch, which does not follow, show that the journal has two branches: is it signed by
+    /// the journal's device?
+    pub fn is_forked_by(&self, batch: &Batch) -> bool {
+        batch.journal == self.device
+            && is_signed_by(&batch.journal, &encode_unsigned_batch(batch), &batch.signature)
+    }
+
     fn advance(&mut self, batch: &Batch) {
         self.next_seq = batch.seq + u64::from(batch.count);
         self.previous = batch_hash(&encode_batch(batch));

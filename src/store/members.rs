@@ -89,6 +89,18 @@ impl Store {
             Ok(select.exists([])?)
         })
     }
+
+    /// The journals that are forked, and the first op of the batch that shows it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn forks(&self) -> Result<Vec<(u16, u64)>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT journal, seq FROM fork")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
 }
 
 pub(super) fn put_members(
@@ -108,6 +120,11 @@ pub(super) fn put_members(
                 .execute(params![op, made])?,
             None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
         };
+    }
+    for (journal, seq, bytes) in &rows.forks {
+        let mut put =
+            transaction.prepare_cached("INSERT OR IGNORE INTO fork VALUES (?1, ?2, ?3)")?;
+        put.execute(params![journal, signed(*seq), bytes])?;
     }
     for (epoch, wrapped) in &rows.epochs {
         let mut put =

@@ -39,6 +39,8 @@ pub struct MergedRows {
     pub voids: Vec<(OpId, Option<u8>)>,
     /// How often the tree was folded anew, if it was once more.
     pub folds_anew: Option<u64>,
+    /// Batches that journals' devices have signed beside those that are here. The first is kept.
+    pub forks: Vec<(u16, u64, Vec<u8>)>,
     /// Secrets of epochs, sealed for this device.
     pub epochs: Vec<(EpochId, WrappedSecret)>,
     /// Others have more of this device's journal than it has itself. Never taken back.

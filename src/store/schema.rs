@@ -67,6 +67,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE epoch (
         author BLOB NOT NULL, seq INTEGER NOT NULL, number INTEGER NOT NULL, wrapped BLOB NOT NULL,
         PRIMARY KEY (author, seq)) WITHOUT ROWID;
+    CREATE TABLE fork (journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, bytes BLOB NOT NULL);
     CREATE TABLE wanted (id BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 ",
 ];

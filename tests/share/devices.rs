@@ -24,6 +24,11 @@ fn open(dir: PathBuf, conflict_resolution: ConflictResolution) -> Device {
     Device { fs, dir }
 }
 
+/// A device that was closed.
+pub fn reopened(dir: PathBuf) -> Device {
+    open(dir, ConflictResolution::default())
+}
+
 /// A new workspace on a first device.
 pub fn found(home: &Path, name: &str) -> Device {
     found_with(home, name, true)
@@ -155,6 +160,12 @@ pub fn fetch_all(to: &Device, from: &[&Device]) {
 }
 
 impl Device {
+    /// Closes it; where its state is.
+    pub fn closed(self) -> PathBuf {
+        self.fs.close().expect("closes");
+        self.dir
+    }
+
     /// Mounted anew, it shows files with several heads so.
     pub fn showing(self, conflicts: ConflictResolution) -> Self {
         self.fs.close().expect("closes");

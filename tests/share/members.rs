@@ -9,7 +9,9 @@ use tidefs::chunk::Sealer;
 use tidefs::engine::sync::Replica as _;
 use tidefs::types::{ConflictResolution, Role};
 
-use super::devices::{Device, exchange, fetch_all, found, found_with, hand_over, join, join_as};
+use super::devices::{
+    Device, exchange, fetch_all, found, found_with, hand_over, join, join_as, reopened,
+};
 use super::oracle::{Shown, Tree, journals, sealer, tree_from_scratch};
 use super::random::step;
 
@@ -154,6 +156,46 @@ fn what_is_written_after_a_revocation_opens_to_the_others_alone() {
         assert_eq!(device.tree(), tree);
         device.finish();
     }
+}
+
+#[test]
+fn a_clones_two_journals_are_proven_and_shown_and_cost_no_other_device_its_connection() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let cyd = join(home.path(), "cyd", &ada);
+    exchange(&[&ada, &bob, &cyd]);
+    let copy = home.path().join("clone");
+    bob.sync();
+    let bob = bob.closed();
+    let status = std::process::Command::new("cp").arg("-a").arg(&bob).arg(&copy).status();
+    assert!(status.expect("cp starts").success());
+    let bob = reopened(bob);
+    let clone = reopened(copy);
+    bob.write("bob", b"one");
+    bob.sync();
+    clone.write("clone", b"other");
+    clone.sync();
+    clone.write("clone2", b"another");
+    clone.sync();
+    hand_over(&bob, &ada);
+    hand_over(&clone, &cyd);
+    assert!(forked(&ada).is_empty() && forked(&cyd).is_empty());
+    hand_over(&cyd, &ada);
+    assert_eq!(forked(&ada), ["bob"]);
+    assert!(ada.find("bob").is_some() && ada.find("clone2").is_none());
+    // What others do goes on.
+    ada.write("ada", b"x");
+    exchange(&[&ada]);
+    ada.finish();
+    cyd.finish();
+}
+
+/// What the devices are called that are forked, as one knows.
+fn forked(device: &Device) -> Vec<String> {
+    let known = tidefs::engine::members(&device.dir, &tidefs::env::Env::real()).expect("reads");
+    let forked = known.members.into_iter().filter(|member| member.forked_at.is_some());
+    forked.map(|member| member.label).collect()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::records::{Failing, Kept};
 use super::view::{self};
 use super::{Known, MergeError, Merger, Round};
 use crate::codec::{decode_batch, decode_ops, encode_batch};
-use crate::keys::Chain;
+use crate::keys::{Chain, ChainError};
 use crate::merge::{Delivered, Made, State, Verdict, fold, is_well_formed, judge, pass_over};
 use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
@@ -156,8 +156,13 @@ impl<'a> Folding<'a> {
         if batch.seq < chain.next_seq() {
             return if number == self.merger.own || self.is_here(number, batch)? {
                 Ok(true)
+            } else if chain.is_forked_by(batch) {
+                self.note_fork(number, batch);
+                Ok(true)
             } else {
-                Err(refused("another batch with this number is here: the journal is forked".into()))
+                Err(refused(
+                    "another batch with this number is here, and this is not signed".into(),
+                ))
             };
         }
         if number == self.merger.own {
@@ -177,7 +182,13 @@ impl<'a> Folding<'a> {
             }
         }
         let mut next = chain.clone();
-        next.accept(batch).map_err(|error| refused(error.to_string()))?;
+        match next.accept(batch) {
+            Err(ChainError::Previous) if next.is_forked_by(batch) => {
+                self.note_fork(number, batch);
+                return Ok(true);
+            }
+            other => other.map_err(|error| refused(error.to_string()))?,
+        }
         let ops = match self.ops_of(batch) {
             Err(error) if batch.epoch > 0 => {
                 // Its epoch's secret may still come.
@@ -190,6 +201,13 @@ impl<'a> Folding<'a> {
         self.fold_batch(number, batch, ops)?;
         self.commit.batches.push((number, batch.seq, encode_batch(batch)));
         Ok(true)
+    }
+
+    /// A journal's device has signed a batch beside those that are here. Whoever brings it is not to
+    /// blame. What is here stays; both are kept, and shown.
+    fn note_fork(&mut self, number: u16, other: &Batch) {
+        tracing::warn!("the journal of {} is forked at or before op {}", other.journal, other.seq);
+        self.commit.merged.forks.push((number, other.seq, encode_batch(other)));
     }
 
     fn is_here(&self, number: u16, batch: &Batch) -> Result<bool, MergeError> {
