@@ -22,6 +22,8 @@ impl Committer {
         self.unless_latched(|this| {
             this.source.hold(true);
             let result = match delivery {
+                // Its journal goes on elsewhere: nothing is added to it here.
+                Delivery::Members(_) | Delivery::NewEpoch if this.is_overtaken => Ok(()),
                 Delivery::Batches(batches, chunks) => {
                     this.merge(&batches, chunks.into_iter().collect())
                 }
@@ -181,7 +183,7 @@ impl Committer {
 
     /// Begins another epoch: what is sealed from now on opens to those alone who are members now.
     fn begin_epoch(&mut self) -> Result<(), DeliverError> {
-        if !self.merger.may_begin_epoch() {
+        if self.is_overtaken || !self.merger.may_begin_epoch() {
             return Ok(());
         }
         self.commit_all(true)?;
