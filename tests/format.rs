@@ -19,10 +19,11 @@ use tidefs::types::merged::{
 };
 use tidefs::types::{
     Addresses, AttrChange, Batch, Blob, ChunkId, ChunkKey, ChunkRef, ChunkRequest, Content,
-    ContentHash, DeviceId, EntryId, FileId, Frame, Frontier, Held, Hlc, Ino, JoinRequest, Kind,
-    Name, NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId, Refusal, Request, Role,
-    Settings, SharedSecret, SnapshotEntry, SnapshotHead, SnapshotPage, SnapshotPart, SnapshotRows,
-    Ticket, Timestamp, Token, TreeRoot, VersionId, VersionRecord, Welcome, WorkspaceId,
+    ContentHash, DeviceId, EntryId, EpochId, EpochSecret, FileId, Frame, Frontier, Held, Hlc, Ino,
+    JoinRequest, Kind, Name, NodeRecord, Op, OpId, PatchData, PatchExtent, PeerNote, PlaceId,
+    Refusal, Request, Role, Settings, SharedSecret, SnapshotEntry, SnapshotHead, SnapshotPage,
+    SnapshotPart, SnapshotRows, Ticket, Timestamp, Token, TreeRoot, VersionId, VersionRecord,
+    Welcome, WorkspaceId, WrappedSecret,
 };
 
 fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -169,6 +170,7 @@ fn every_op_about_members_is_written_as_ever() {
         Op::Role { journal: 0, role: Role::Reader },
         Op::Role { journal: 0, role: Role::Keeper },
         Op::Cut { last: id(300), hash: [7; 32] },
+        Op::Epoch { number: 2, wrapped: vec![(1, wrapped(0x11)), (0, wrapped(0x22))] },
     ];
     let device = |number: u16| DeviceId([u8::try_from(number).expect("small") + 1; 32]);
     let number = |device: &DeviceId| Some(u16::from(device.0[0]) - 1);
@@ -276,7 +278,15 @@ fn frames() -> Vec<Frame> {
         Frame::Offer(vec![ChunkId([0xc1; 32])]),
         Frame::Bootstrap { workspace },
         Frame::Part(Blob(b"a part".to_vec())),
+        Frame::Epochs(vec![EpochSecret {
+            epoch: EpochId { number: 2, author: DeviceId([1; 32]), seq: 300 },
+            secret: SharedSecret([8; 32]),
+        }]),
     ]
+}
+
+fn wrapped(byte: u8) -> WrappedSecret {
+    WrappedSecret::from_bytes(&[byte; 80]).expect("80 bytes")
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What is named only there, tests aside.
-const HOMES: [(&[&str], &[&str]); 14] = [
+const HOMES: [(&[&str], &[&str]); 15] = [
     (&["rusqlite"], &["store"]),
     (&["zstd"], &["chunk"]),
     (&["fastcdc"], &["chunk"]),
     (&["ring"], &["chunk", "env"]),
     (&["ed25519_dalek"], &["keys"]),
+    (&["hpke"], &["keys"]),
     (&["blake3"], &["types", "codec", "chunk"]),
     (&["rand"], &["env"]),
     (&["std", "fs"], &["env", "mount"]),

@@ -101,7 +101,8 @@ fn a_peer_that_has_heard_the_same_and_shows_another_tree_is_told_of_and_an_equal
     let diverged = || ada_sync.peers().iter().any(|peer| peer.diverged);
     let meet = |what| {
         let bob_sync = start(&bob, &config(&[(&ada, &ada_sync)]));
-        until(what, || connected(&ada_sync) == 1 && are_in_step(&[&ada, &bob]));
+        let both = || connected(&ada_sync) == 1 && connected(&bob_sync) == 1;
+        until(what, || both() && are_in_step(&[&ada, &bob]));
         let seen = diverged();
         assert_eq!(bob_sync.peers()[0].diverged, seen);
         bob_sync.finish();

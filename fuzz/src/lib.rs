@@ -183,11 +183,11 @@ pub fn chunk(bytes: &[u8]) {
 /// A sealed record, as a batch holds one.
 pub fn record(bytes: &[u8]) {
     for sealer in sealers() {
-        if let Ok(plain) = sealer.open_record(b"context", bytes, BATCH_BYTES_HARD_MAX) {
+        if let Ok(plain) = sealer.open_record(b"context", (0, bytes), BATCH_BYTES_HARD_MAX) {
             assert!(plain.len() <= BATCH_BYTES_HARD_MAX);
         }
-        let sealed = sealer.seal_record(b"context", bytes);
-        let opened = sealer.open_record(b"context", &sealed, bytes.len().max(1));
+        let (epoch, sealed) = sealer.seal_record(b"context", bytes);
+        let opened = sealer.open_record(b"context", (epoch, &sealed), bytes.len().max(1));
         assert!(opened.is_ok_and(|plain| plain == bytes), "what was sealed opens");
     }
 }

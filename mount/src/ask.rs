@@ -25,6 +25,8 @@ pub enum Ask {
     Revoke(DeviceId),
     /// A device has another role.
     SetRole(DeviceId, Role),
+    /// Another epoch begins.
+    NewEpoch,
     /// A device is called otherwise.
     Rename(DeviceId, DeviceName),
 }
@@ -109,6 +111,7 @@ fn act(fs: &Filesystem, ask: &Ask) -> anyhow::Result<()> {
             replica.set_role(device, *role)?;
             anyhow::ensure!(replica.published().role(device) == Some(*role), without_effect);
         }
+        Ask::NewEpoch => anyhow::ensure!(replica.begin_epoch()?, without_effect),
         Ask::Rename(device, name) => {
             fs.name_device(device, name, Wait::May)?;
             fs.sync_now(None)?;

@@ -126,6 +126,10 @@ fn roles_and_names_are_changed_by_those_who_may_and_the_rest_is_told_why_not() {
     complains(base, &["devices", "set-role", "ada-desk", "reader", "point"], "the last admin");
     complains(bobs, &["devices", "revoke", "ada-desk", "there"], "only an admin");
     complains(bobs, &["devices", "set-role", "bob-laptop", "admin", "there"], "only an admin");
+    complains(bobs, &["key", "rotate", "there"], "only an admin");
+    tidefs(base, &["key", "rotate", "point"]);
+    fs::write(ada.point().join("rotated"), b"under a new key").expect("is written");
+    seen("it on bob's", || holds(&bob.point().join("rotated"), b"under a new key"));
     tidefs(base, &["devices", "rename", "bob-laptop", "phone", "point"]);
     seen("the new name", || says(bobs, &["devices", "there"], "phone"));
     tidefs(base, &["devices", "set-role", "phone", "reader", "point"]);

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::RwLock;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -31,12 +32,18 @@ pub struct WorkspaceSecret(pub [u8; 32]);
 
 /// Seals and opens for one workspace.
 pub struct Sealer {
-    keys: Option<Keys>,
+    keys: Option<RwLock<Epochs>>,
     compress: bool,
     chunk_bytes_max: AtomicUsize,
 }
 
-#[derive(Zeroize, ZeroizeOnDrop)]
+/// The keys of each epoch that is known, and which of them seals.
+struct Epochs {
+    all: Vec<(u32, Keys)>,
+    current: usize,
+}
+
+#[derive(PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 struct Keys {
     chunk: [u8; 32],
     record: [u8; 32],
@@ -54,10 +61,8 @@ pub struct SealedChunk {
 impl Sealer {
     /// A sealer; without a secret nothing is encrypted.
     pub fn new(secret: Option<&WorkspaceSecret>, compress: bool) -> Self {
-        let keys = secret.map(|secret| Keys {
-            chunk: blake3::derive_key("tidefs 2026-11 chunk keys", &secret.0),
-            record: blake3::derive_key("tidefs 2026-11 record keys", &secret.0),
-        });
+        let first = |secret| Epochs { all: vec![(0, Keys::derive(secret))], current: 0 };
+        let keys = secret.map(|secret| RwLock::new(first(secret)));
         Self { keys, compress, chunk_bytes_max: AtomicUsize::new(CHUNK_BYTES_MAX) }
     }
 
@@ -73,6 +78,33 @@ impl Sealer {
         self.chunk_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
+    /// Records that are sealed under this secret open too from now on.
+    pub fn add_epoch(&self, number: u32, secret: &WorkspaceSecret) {
+        if let Some(keys) = &self.keys {
+            keys.write().place(number, Keys::derive(secret));
+        }
+    }
+
+    /// Seals under this secret from now on.
+    pub fn use_epoch(&self, number: u32, secret: &WorkspaceSecret) {
+        if let Some(keys) = &self.keys {
+            let mut epochs = keys.write();
+            epochs.current = epochs.place(number, Keys::derive(secret));
+        }
+    }
+
+    /// Seals under the first secret again.
+    pub fn use_first_epoch(&self) {
+        if let Some(keys) = &self.keys {
+            keys.write().current = 0;
+        }
+    }
+
+    /// Is anything encrypted?
+    pub fn is_encrypting(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Seals at most [`CHUNK_BYTES_MAX`] bytes.
     ///
     /// # Panics
@@ -82,7 +114,7 @@ impl Sealer {
         let plain_bytes = u32::try_from(plain.len()).expect("the bound fits");
         let mut bytes = self.packed(plain);
         let key = self.keys.as_ref().map(|keys| {
-            let key = *blake3::keyed_hash(&keys.chunk, &bytes).as_bytes();
+            let key = *blake3::keyed_hash(&keys.read().current().1.chunk, &bytes).as_bytes();
             encrypt(&key, &[], &mut bytes);
             ChunkKey(key)
         });
@@ -113,10 +145,12 @@ impl Sealer {
     /// Seals a record (a batch's ops) bound to its context: who and which.
     ///
     /// The key is drawn from context and content, so a number used again after a crash, with other
-    /// content, gets another key.
-    pub fn seal_record(&self, context: &[u8], plain: &[u8]) -> Vec<u8> {
+    /// content, gets another key. Returns the epoch's number too.
+    pub fn seal_record(&self, context: &[u8], plain: &[u8]) -> (u32, Vec<u8>) {
         let mut packed = self.packed(plain);
-        let Some(keys) = &self.keys else { return packed };
+        let Some(epochs) = &self.keys else { return (0, packed) };
+        let epochs = epochs.read();
+        let (number, keys) = epochs.current();
         let mut hasher = blake3::Hasher::new_keyed(&keys.record);
         hasher.update(&(context.len() as u64).to_le_bytes());
         hasher.update(context);
@@ -128,10 +162,10 @@ impl Sealer {
         sealed.push(packed[0]);
         sealed.extend_from_slice(&salt);
         sealed.extend_from_slice(&packed[1..]);
-        sealed
+        (*number, sealed)
     }
 
-    /// Back from [`Sealer::seal_record`]; at most `plain_bytes_max` bytes.
+    /// Back from [`Sealer::seal_record`]: the epoch's number and what was sealed; at most `plain_bytes_max` bytes.
     ///
     /// # Errors
     /// [`ChunkError::Record`] if context, key or bytes are wrong.
@@ -141,20 +175,26 @@ impl Sealer {
     pub fn open_record(
         &self,
         context: &[u8],
-        sealed: &[u8],
+        (epoch, sealed): (u32, &[u8]),
         plain_bytes_max: usize,
     ) -> Result<Vec<u8>, ChunkError> {
         let flags = *sealed.first().ok_or(ChunkError::Record("it is empty"))?;
         let mut packed = sealed.to_vec();
         if flags & ENCRYPTED != 0 {
-            let keys = self.keys.as_ref().ok_or(ChunkError::Record("there is no key"))?;
+            let epochs = self.keys.as_ref().ok_or(ChunkError::Record("there is no key"))?;
             if sealed.len() < 1 + SALT_BYTES {
                 return Err(ChunkError::Record("it is cut short"));
             }
             let salt: [u8; 32] =
                 packed.drain(1..=SALT_BYTES).collect::<Vec<_>>().try_into().expect("32 bytes");
-            let key = *blake3::keyed_hash(&keys.record, &salt).as_bytes();
-            decrypt(&key, context, &mut packed)
+            packed = epochs
+                .read()
+                .of(epoch)
+                .find_map(|keys| {
+                    let key = *blake3::keyed_hash(&keys.record, &salt).as_bytes();
+                    let mut packed = packed.clone();
+                    decrypt(&key, context, &mut packed).map(|()| packed)
+                })
                 .ok_or(ChunkError::Record("wrong key, wrong place or damaged bytes"))?;
         }
         unpack(&packed, plain_bytes_max).map_err(ChunkError::Record)
@@ -173,6 +213,34 @@ impl Sealer {
         packed.push(FORMAT | encrypted);
         packed.extend_from_slice(plain);
         packed
+    }
+}
+
+impl Keys {
+    fn derive(secret: &WorkspaceSecret) -> Self {
+        Self {
+            chunk: blake3::derive_key("tidefs 2026-11 chunk keys", &secret.0),
+            record: blake3::derive_key("tidefs 2026-11 record keys", &secret.0),
+        }
+    }
+}
+
+impl Epochs {
+    fn current(&self) -> &(u32, Keys) {
+        &self.all[self.current]
+    }
+
+    /// Of admins apart, each may have begun one of this number.
+    fn of(&self, number: u32) -> impl Iterator<Item = &Keys> {
+        self.all.iter().filter(move |(of, _)| *of == number).map(|(_, keys)| keys)
+    }
+
+    fn place(&mut self, number: u32, keys: Keys) -> usize {
+        let known = self.all.iter().position(|(of, known)| *of == number && *known == keys);
+        known.unwrap_or_else(|| {
+            self.all.push((number, keys));
+            self.all.len() - 1
+        })
     }
 }
 
@@ -307,9 +375,33 @@ mod tests {
     #[test]
     fn a_record_opens_only_in_its_place() {
         let sealer = sealer(3);
-        let sealed = sealer.seal_record(b"ada:1", b"ops");
-        assert_eq!(sealer.open_record(b"ada:1", &sealed, 100).expect("opens"), b"ops");
-        assert!(sealer.open_record(b"ada:2", &sealed, 100).is_err());
-        assert!(sealer.open_record(b"ada:1", &sealed[..20], 100).is_err());
+        let (epoch, sealed) = sealer.seal_record(b"ada:1", b"ops");
+        let open =
+            |context: &[u8], sealed: &[u8]| sealer.open_record(context, (epoch, sealed), 100);
+        assert_eq!(open(b"ada:1", &sealed).expect("opens"), b"ops");
+        assert!(open(b"ada:2", &sealed).is_err());
+        assert!(open(b"ada:1", &sealed[..20]).is_err());
+    }
+
+    #[test]
+    fn what_is_sealed_in_a_new_epoch_opens_with_its_secret_alone_and_what_was_before_still_does() {
+        let (ada, bob) = (sealer(3), sealer(3));
+        let before = ada.seal_record(b"ada:1", b"ops");
+        let chunk_before = ada.seal(&text());
+        ada.use_epoch(1, &WorkspaceSecret([4; 32]));
+        let after = ada.seal_record(b"ada:2", b"ops");
+        assert_eq!((before.0, after.0), (0, 1));
+        let open = |sealer: &Sealer, context: &[u8], (epoch, sealed): &(u32, Vec<u8>)| {
+            sealer.open_record(context, (*epoch, sealed), 100).ok()
+        };
+        assert!(open(&bob, b"ada:2", &after).is_none());
+        assert!(open(&bob, b"ada:2", &(0, after.1.clone())).is_none());
+        assert_eq!(open(&ada, b"ada:1", &before).as_deref(), Some(&b"ops"[..]));
+        assert_ne!(ada.seal(&text()).chunk, chunk_before.chunk);
+        bob.add_epoch(1, &WorkspaceSecret([5; 32]));
+        assert!(open(&bob, b"ada:2", &after).is_none());
+        bob.add_epoch(1, &WorkspaceSecret([4; 32]));
+        assert_eq!(open(&bob, b"ada:2", &after).as_deref(), Some(&b"ops"[..]));
+        assert_eq!(bob.seal_record(b"bob:1", b"ops").0, 0);
     }
 }

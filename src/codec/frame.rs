@@ -72,7 +72,11 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, CodecError> {
         Frame::Batches { chunks, .. } => {
             chunks.iter().map(|chunk| chunk.0.len()).sum::<usize>() <= CARRY_BYTES
         }
-        Frame::Refused(_) | Frame::Offer(_) | Frame::Bootstrap { .. } | Frame::Part(_) => true,
+        Frame::Refused(_)
+        | Frame::Offer(_)
+        | Frame::Epochs(_)
+        | Frame::Bootstrap { .. }
+        | Frame::Part(_) => true,
     };
     if good {
         Ok(frame)

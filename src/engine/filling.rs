@@ -86,6 +86,14 @@ impl Filling {
         filled
     }
 
+    /// Before any change of this device's own is sealed.
+    fn learn_epochs(&mut self, replica: &LocalReplica) -> Result<(), FillError> {
+        use super::sync::Replica as _;
+        let told = self.parts.epochs();
+        let learned = if told.is_empty() { Ok(()) } else { replica.learn_epochs(told) };
+        Ok(learned.map_err(|error| EngineError::Read(error.to_string()))?)
+    }
+
     fn lay_all(&mut self, replica: &LocalReplica) -> Result<(), FillError> {
         loop {
             let part = self.parts.next()?;
@@ -94,7 +102,7 @@ impl Filling {
             };
             replica.lay_page(rows, is_last)?;
             if is_last {
-                return Ok(());
+                return self.learn_epochs(replica);
             }
         }
     }

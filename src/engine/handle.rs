@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::EngineError;
 use super::commit::PinSlot;
 use super::error::DeliverError;
-use crate::types::{ChunkId, DeviceId, DeviceName, Role, SnapshotRows};
+use crate::types::{ChunkId, DeviceId, DeviceName, EpochSecret, Role, SnapshotRows};
 
 /// Drafts wait at most this long after the first write that is not stored.
 const LATER: Duration = Duration::from_secs(1);
@@ -41,6 +41,10 @@ pub(super) enum Delivery {
     Batches(Vec<Vec<u8>>, Vec<(ChunkId, Vec<u8>)>),
     /// What an admin says of members.
     Members(Vec<MemberAsk>),
+    /// Another epoch is to begin.
+    NewEpoch,
+    /// Secrets of epochs that a member has told.
+    Epochs(Vec<EpochSecret>),
     /// Proof that this device's journal goes on elsewhere.
     Overtaken,
     /// Batches from before the snapshot that this device was filled from.

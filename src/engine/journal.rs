@@ -14,6 +14,8 @@ use crate::types::{AttrChange, Content, DeviceId, Hlc, Op, PatchData, Timestamp}
 /// What an op takes beside its strings of bytes, generously.
 const OP_OVERHEAD_BYTES: usize = 96;
 const CHUNK_REF_BYTES: usize = 72;
+const WRAPPED_BYTES: usize = 83;
+const DEVICE_BYTES: usize = 32;
 
 /// Appends to this device's journal.
 pub struct JournalWriter {
@@ -69,10 +71,11 @@ impl JournalWriter {
             let ops: Vec<Op> = batch.iter().map(|op| (*op).clone()).collect();
             let device = self.key.device();
             let plain = encode_ops(&ops, heard.device);
-            let sealed_ops = sealer.seal_record(&context(&device, chain.next_seq()), &plain);
+            let (epoch, sealed_ops) =
+                sealer.seal_record(&context(&device, chain.next_seq()), &plain);
             let count = u32::try_from(batch.len()).expect("a batch is bounded");
             let (seq, bytes) =
-                chain.append(&self.key, hlc, count, std::mem::take(&mut delta), sealed_ops);
+                chain.append(&self.key, hlc, count, epoch, std::mem::take(&mut delta), sealed_ops);
             commit.batches.push((self.number, seq, bytes));
             rest = later;
         }
@@ -138,6 +141,7 @@ fn op_bytes(op: &Op) -> usize {
                 key.len() + value.as_ref().map_or(0, Vec::len)
             }
             Op::Found { settings, .. } => settings.name.len(),
+            Op::Epoch { wrapped, .. } => wrapped.len() * (WRAPPED_BYTES + DEVICE_BYTES),
             Op::Attr { .. } | Op::Unlink { .. } | Op::Ack | Op::Role { .. } | Op::Cut { .. } => 0,
         }
 }

@@ -10,16 +10,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::epochs::Epochs;
 use super::journal::context;
 use super::replica::device_names;
 use super::{EngineError, Workspace};
 use crate::chunk::{Sealer, WorkspaceSecret};
 use crate::codec::{decode_batch, decode_ops};
 use crate::env::Env;
-use crate::keys::Chain;
+use crate::keys::{Chain, DeviceKey};
 use crate::store::{Base, Store};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::{Batch, DeviceId, DeviceNames, FileId, Hlc, Op, OpId, VersionId};
@@ -126,7 +128,13 @@ pub fn log(
     let store = Store::look(dir, env)?;
     let devices: BTreeMap<u16, DeviceId> = store.journals()?.into_iter().collect();
     let names = device_names(&store)?;
-    let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
+    let sealer =
+        Arc::new(Sealer::new(settings.encryption.then_some(&secret), settings.compression));
+    let key = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?);
+    let epochs = Epochs::new(Arc::clone(&sealer), key.opener(), key.device());
+    for (epoch, wrapped) in store.epochs()? {
+        epochs.open(epoch, &wrapped);
+    }
     let numbers = devices.iter().map(|(number, device)| (*device, *number)).collect();
     let wording = Wording::new(names.clone(), devices.clone());
     let bases = store.bases()?.into_iter().collect();
@@ -136,7 +144,7 @@ pub fn log(
 
 struct Walk {
     store: Store,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     names: DeviceNames,
     numbers: BTreeMap<DeviceId, u16>,
     wording: Wording,
@@ -292,7 +300,7 @@ impl Walk {
         let context = context(&batch.journal, batch.seq);
         let plain = self
             .sealer
-            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .open_record(&context, (batch.epoch, &batch.sealed_ops), BATCH_BYTES_HARD_MAX)
             .map_err(|error| error.to_string())?;
         let ops = decode_ops(&plain, |device| self.numbers.get(device).copied())
             .map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::EngineError;
+use super::epochs::Epochs;
 use super::merger::Merger;
 use super::replica::device_names;
 use super::workspace::Workspace;
@@ -28,6 +29,8 @@ pub struct Member {
     pub role: Role,
     /// An admin has taken it out of the workspace.
     pub is_revoked: bool,
+    /// Its key has signed two journals: the op at or before which they part.
+    pub forked_at: Option<u64>,
     /// It is this device.
     pub is_own: bool,
 }
@@ -111,20 +114,26 @@ impl Members {
 pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let settings = Workspace::settings(dir, env)?;
     let secret = Workspace::secret(dir, env)?;
-    let own = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?).device();
+    let key = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?);
+    let own = key.device();
     let secret = WorkspaceSecret(secret.0);
     let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
     let hasher = NameHasher::derive(&secret.0);
     let store = Store::look(dir, env)?;
     let names = device_names(&store)?;
     let numbers = store.journals()?.into_iter().map(|(number, device)| (device, number)).collect();
-    let merger = Merger::open(store.clone(), Arc::new(sealer), hasher, 0)?;
+    let sealer = Arc::new(sealer);
+    let epochs = Epochs::new(Arc::clone(&sealer), key.opener(), own);
+    let merger = Merger::open(store.clone(), sealer, hasher, 0, epochs)?;
+    let forks: BTreeMap<DeviceId, u64> =
+        store.forks()?.into_iter().map(|(number, seq)| (merger.device(number), seq)).collect();
     let member = |(device, role), is_revoked| Member {
         device,
         name: names.get(&device).cloned(),
         label: names.label(&device),
         role,
         is_revoked,
+        forked_at: forks.get(&device).copied(),
         is_own: device == own,
     };
     let (now, gone) = merger.roles_and_gone();

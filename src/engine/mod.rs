@@ -8,6 +8,7 @@ mod bootstrap;
 mod commit;
 mod conflicts;
 mod content;
+mod epochs;
 mod error;
 mod filling;
 mod handle;

@@ -6,7 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::merger::Revoked;
 use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
-use crate::types::{ChunkId, DeviceId, Frontier, Held, Role};
+use crate::types::{ChunkId, DeviceId, EpochId, Frontier, Held, Role};
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -23,6 +23,7 @@ struct Now {
     roles: Vec<(DeviceId, Role)>,
     revoked: Vec<Revoked>,
     is_overtaken: bool,
+    epochs: Vec<EpochId>,
     named: u64,
     /// The chunks that the last commits have stored, each with the last op that it is of.
     fresh: VecDeque<(u64, Vec<ChunkId>)>,
@@ -117,6 +118,15 @@ impl Published {
     pub fn frontier(&self) -> BTreeMap<DeviceId, u64> {
         let now = self.now.lock();
         now.heads.iter().map(|(device, held)| (*device, held.seq)).collect()
+    }
+
+    pub(super) fn set_epochs(&self, epochs: Vec<EpochId>) {
+        self.now.lock().epochs = epochs;
+    }
+
+    /// The epochs after the first that were heard of.
+    pub fn epochs(&self) -> Vec<EpochId> {
+        self.now.lock().epochs.clone()
     }
 
     /// How far a journal is durable here.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::bootstrap::Telling;
 use super::commit::PinSlot;
+use super::epochs::Epochs;
 use super::error::{DeliverError, EngineError};
 use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
@@ -17,14 +18,14 @@ use super::merger::MergeError;
 use super::published::Published;
 use super::sync::{Replica, ReplicaError, Snapshot};
 use super::workspace::{OpenWorkspace, Workspace};
-use crate::chunk::Sealer;
 use crate::codec::{batch_hash, batch_span};
 use crate::env::Env;
 use crate::keys::DeviceKey;
 use crate::store::{Store, StoreError};
+use crate::types::limits::EPOCHS_MAX;
 use crate::types::{
-    ChunkId, DeviceId, DeviceName, DeviceNames, Frontier, Held, Ino, JoinRequest, Refusal, Role,
-    Settings, SnapshotRows, Standing, TreeRoot, Welcome, WorkspaceId,
+    ChunkId, DeviceId, DeviceName, DeviceNames, EpochSecret, Frontier, Held, Ino, JoinRequest,
+    Refusal, Role, Settings, SnapshotRows, Standing, TreeRoot, Welcome, WorkspaceId,
 };
 
 /// Batches read from the store at once.
@@ -39,9 +40,9 @@ pub struct LocalReplica {
     commit: CommitHandle,
     published: Arc<Published>,
     settings: Settings,
-    sealer: Arc<Sealer>,
     loading: Arc<Loading>,
     device: DeviceId,
+    epochs: Epochs,
     founder: DeviceId,
     dir: PathBuf,
     env: Env,
@@ -62,9 +63,9 @@ impl LocalReplica {
             commit,
             published: workspace.published(),
             settings: workspace.settings.clone(),
-            sealer: Arc::clone(&workspace.sealer),
             loading: workspace.loading(),
             device: workspace.device(),
+            epochs: workspace.epochs(),
             founder,
             dir: workspace.dir.clone(),
             env: workspace.env.clone(),
@@ -167,6 +168,22 @@ impl LocalReplica {
     /// As [`LocalReplica::set_role`].
     pub fn revoke(&self, device: &DeviceId) -> Result<(), ReplicaError> {
         self.say_of_member(MemberAsk::Cut(*device))
+    }
+
+    /// The secrets of epochs after the first that this device has.
+    pub fn own_epochs(&self) -> Vec<EpochSecret> {
+        self.epochs.all()
+    }
+
+    /// Begins another epoch, if this device is an admin and the workspace is encrypted; tells whether
+    /// it did. Durable on return.
+    ///
+    /// # Errors
+    /// As [`LocalReplica::set_role`].
+    pub fn begin_epoch(&self) -> Result<bool, ReplicaError> {
+        let before = self.published.epochs().len();
+        self.deliver_and_wait(Delivery::NewEpoch).map_err(failed)?;
+        Ok(self.published.epochs().len() > before)
     }
 
     fn say_of_member(&self, ask: MemberAsk) -> Result<(), ReplicaError> {
@@ -292,6 +309,18 @@ impl Replica for LocalReplica {
         self.published.head(journal).filter(|held| held.seq > 0)
     }
 
+    fn epochs_for(&self, peer: &DeviceId) -> Vec<EpochSecret> {
+        if self.published.role(peer).is_none_or(|role| role == Role::Keeper) {
+            return Vec::new();
+        }
+        let heard_of = self.published.epochs().into_iter().rev().take(EPOCHS_MAX);
+        heard_of.filter_map(|epoch| self.epochs.secret(epoch)).collect()
+    }
+
+    fn learn_epochs(&self, told: Vec<EpochSecret>) -> Result<(), ReplicaError> {
+        self.deliver_and_wait(Delivery::Epochs(told)).map_err(failed)
+    }
+
     fn hear_of_own(&self, held: &Held) -> Result<bool, ReplicaError> {
         if self.goes_through(held).map_err(failed)? {
             return Ok(true);
@@ -397,8 +426,10 @@ impl Replica for LocalReplica {
                 break store;
             }
         };
-        let (sealer, key) = (Arc::clone(&self.sealer), DeviceKey::from_seed(&seed));
-        Ok(Box::new(Telling::new(store, sealer, key, self.settings.workspace)))
+        // Under the first secret, which is all that a joiner knows for certain.
+        let sealer = Workspace::sealer(&self.dir, &self.settings, &self.env).map_err(failed)?;
+        let key = DeviceKey::from_seed(&seed);
+        Ok(Box::new(Telling::new(store, Arc::new(sealer), key, self.settings.workspace)))
     }
 
     fn gaps(&self) -> Vec<(DeviceId, u64)> {

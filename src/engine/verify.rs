@@ -383,7 +383,11 @@ impl Verifier<'_> {
         let plain = self
             .workspace
             .sealer
-            .open_record(&context(&batch.journal, seq), &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .open_record(
+                &context(&batch.journal, seq),
+                (batch.epoch, &batch.sealed_ops),
+                BATCH_BYTES_HARD_MAX,
+            )
             .map_err(|error| error.to_string())?;
         let known = |device: &DeviceId| journals.get(device).copied();
         let ops = decode_ops(&plain, known).map_err(|error| error.to_string())?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::EngineError;
+use super::epochs::Epochs;
 use super::filling::{as_joined, filled_from, joined};
 use super::journal::{HeardSoFar, JournalWriter};
 use super::loading::Loading;
@@ -82,6 +83,7 @@ pub struct OpenWorkspace {
     device: DeviceId,
     next_seq: u64,
     is_overtaken: bool,
+    epochs: Epochs,
     merger: Option<Merger>,
     published: Arc<Published>,
     loading: Arc<Loading>,
@@ -322,7 +324,7 @@ impl OpenWorkspace {
         let secret = WorkspaceSecret(*read_key(dir, SECRET_FILE, env)?);
         let key = DeviceKey::from_seed(&*read_key(dir, DEVICE_KEY_FILE, env)?);
         let (store, mut writer) = Store::open(dir, env)?;
-        let device = key.device();
+        let (device, opener) = (key.device(), key.opener());
         let loading = Arc::new(Loading::default());
         if let Some(head) = head {
             writer.begin_anew(&filled_from(head, &store, &device)?)?;
@@ -340,7 +342,9 @@ impl OpenWorkspace {
         let journal = JournalWriter::new(key, own, chain, Arc::clone(&env.clock));
         let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
         let (sealer, hasher) = (Arc::new(sealer), NameHasher::derive(&secret.0));
-        let merger = Merger::open(store.clone(), Arc::clone(&sealer), hasher.clone(), own)?;
+        let epochs = Epochs::new(Arc::clone(&sealer), opener, device);
+        let merger =
+            Merger::open(store.clone(), Arc::clone(&sealer), hasher.clone(), own, epochs.clone())?;
         Ok(Self {
             store,
             sealer,
@@ -351,6 +355,7 @@ impl OpenWorkspace {
             own,
             device,
             is_overtaken,
+            epochs,
             merger: Some(merger),
             published: Arc::default(),
             loading,
@@ -369,6 +374,11 @@ impl OpenWorkspace {
     /// This device.
     pub fn device(&self) -> DeviceId {
         self.device
+    }
+
+    /// The secrets of epochs.
+    pub(super) fn epochs(&self) -> Epochs {
+        self.epochs.clone()
     }
 
     /// Was it found that others have more of this device's journal than it has itself?

@@ -314,10 +314,6 @@ pub fn why_read_only(standing: Standing) -> &'static str {
             "this device was revoked: an admin has taken it out of the workspace; what is here can \
              be read"
         }
-        Standing::Forked => {
-            "this device's journal is forked: its key has signed two, here and on another machine; \
-             what is here can be read. Revoke it on another device, and join anew with a ticket"
-        }
         Standing::Overtaken => {
             "other devices have more of this device's journal than it has: it was restored from a \
              backup, or another machine uses its key. What is here can be read. Join anew under \

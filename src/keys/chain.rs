@@ -84,6 +84,7 @@ impl Chain {
         key: &DeviceKey,
         hlc: Hlc,
         count: u32,
+        epoch: u32,
         frontier_delta: Vec<(DeviceId, u64)>,
         sealed_ops: Vec<u8>,
     ) -> (u64, Vec<u8>) {
@@ -92,7 +93,7 @@ impl Chain {
             seq: self.next_seq,
             count,
             hlc,
-            epoch: 0,
+            epoch,
             previous: self.previous,
             frontier_delta,
             sealed_ops,
@@ -127,6 +128,13 @@ impl Chain {
         Ok(())
     }
 
+    /// Does this batch, which does not follow, show that the journal has two branches: is it signed by
+    /// the journal's device?
+    pub fn is_forked_by(&self, batch: &Batch) -> bool {
+        batch.journal == self.device
+            && is_signed_by(&batch.journal, &encode_unsigned_batch(batch), &batch.signature)
+    }
+
     fn advance(&mut self, batch: &Batch) {
         self.next_seq = batch.seq + u64::from(batch.count);
         self.previous = batch_hash(&encode_batch(batch));
@@ -146,7 +154,7 @@ mod tests {
         let batches: Vec<Batch> = (0..3)
             .map(|n| {
                 let (_, bytes) =
-                    writer.append(&key, Hlc(1000 * (n + 1)), 2, Vec::new(), vec![7; 10]);
+                    writer.append(&key, Hlc(1000 * (n + 1)), 2, 0, Vec::new(), vec![7; 10]);
                 decode_batch(&bytes).expect("decodes")
             })
             .collect();

@@ -1,12 +1,14 @@
-//! The device's key, and the chain that a journal is.
+//! The device's key, the chain that a journal is, and secrets sealed for one device.
 //!
 //! The room owns signing and verifying. It refuses to know where keys and batches are kept.
 
 mod chain;
+mod wrap;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 pub use chain::{Chain, ChainError};
+pub use wrap::{Opener, wrap};
 
 use crate::types::DeviceId;
 

@@ -50,7 +50,7 @@ pub fn fold<R: Records>(state: &mut State<R>, stamp: &Stamp<'_>, op: &Op) -> Res
             }
             Ok(())
         }
-        Op::Ack | Op::Role { .. } | Op::Cut { .. } => Ok(()),
+        Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => Ok(()),
     }
 }
 

@@ -63,6 +63,7 @@ fn may_emit(members: &Membership, stamp: &Stamp<'_>, op: &Op) -> bool {
     match op {
         Op::Ack => true,
         Op::Role { .. } | Op::Cut { .. } => members.stands(stamp.id),
+        Op::Epoch { .. } => members.role_in_past(stamp) == Some(crate::types::Role::Admin),
         _ => members.role_in_past(stamp).is_some_and(crate::types::Role::may_write),
     }
 }
@@ -88,7 +89,7 @@ pub fn is_well_formed(delivered: &impl Delivered, stamp: &Stamp<'_>, op: &Op) ->
             last.journal() != stamp.id.journal() && last.seq() == stamp.heard_of(last.journal())
         }
         Op::Found { .. } => stamp.id == FileId::ROOT.0,
-        Op::Ack | Op::Role { .. } => true,
+        Op::Ack | Op::Role { .. } | Op::Epoch { .. } => true,
     }
 }
 
@@ -115,7 +116,9 @@ fn named(op: &Op) -> impl Iterator<Item = OpId> {
         Op::Write { file, .. } | Op::Attr { file, .. } => [Some(file.0), None],
         Op::Place { entry, parent, .. } => [Some(entry.0), Some(parent.0)],
         Op::Unlink { entry, .. } => [Some(entry.0), None],
-        Op::Found { .. } | Op::Ack | Op::Role { .. } | Op::Cut { .. } => [None, None],
+        Op::Found { .. } | Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => {
+            [None, None]
+        }
     };
     named.into_iter().flatten()
 }

@@ -107,6 +107,26 @@ impl Membership {
         self.grants.iter().chain(&self.cuts).any(|op| op.id == id)
     }
 
+    /// Of the epochs that stand, the best first: one that was begun in the knowledge of every Cut
+    /// that stands, so that who is cut does not have its secret, goes before others (M8).
+    pub fn epochs<'a>(&self, ops: &'a [MemberOp]) -> Vec<&'a MemberOp> {
+        let mut epochs: Vec<&MemberOp> = ops
+            .iter()
+            .filter(|op| op.epoch().is_some() && self.may_administer(&op.stamp()))
+            .collect();
+        epochs.sort_by_key(|op| std::cmp::Reverse((self.is_sound(op), op.epoch(), op.key)));
+        epochs
+    }
+
+    /// Does nobody who is cut have the secret of this epoch; or of the first one, for `None`?
+    pub fn is_sealed_off(&self, epoch: Option<&MemberOp>) -> bool {
+        epoch.map_or(self.cuts.is_empty(), |epoch| self.is_sound(epoch))
+    }
+
+    fn is_sound(&self, epoch: &MemberOp) -> bool {
+        self.cuts.iter().all(|cut| epoch.stamp().has_seen(cut.id))
+    }
+
     /// The Cuts that stand.
     pub fn cuts(&self) -> &[MemberOp] {
         &self.cuts

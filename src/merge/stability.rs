@@ -50,7 +50,7 @@ impl Acknowledged {
             .iter()
             .filter_map(|cut| match cut.body {
                 MemberChange::Cut(last) => Some((last.journal(), cut.id)),
-                MemberChange::Role(..) => None,
+                MemberChange::Role(..) | MemberChange::Epoch(_) => None,
             })
             .collect();
         let is_staying = |journal: &u16| !cuts.iter().any(|(of, _)| of == journal);

@@ -5,14 +5,15 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use super::members::put_members;
 use super::read::unsigned;
 use super::write::signed;
 use super::{Store, StoreError};
 use crate::codec::{decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
 use crate::types::{
-    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, FileId, Ino, Name, OpId, TreeRoot,
-    VersionId,
+    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, EpochId, FileId, Ino, Name, OpId,
+    TreeRoot, VersionId, WrappedSecret,
 };
 
 /// What one commit changes of it, `None` for what goes.
@@ -40,6 +41,10 @@ pub struct MergedRows {
     pub folds_anew: Option<u64>,
     /// The tree is to be folded anew, which has to wait, or has been.
     pub anew_due: Option<bool>,
+    /// Batches that journals' devices have signed beside those that are here. The first is kept.
+    pub forks: Vec<(u16, u64, Vec<u8>)>,
+    /// Secrets of epochs, sealed for this device.
+    pub epochs: Vec<(EpochId, WrappedSecret)>,
     /// Others have more of this device's journal than it has itself. Never taken back.
     pub is_overtaken: bool,
     /// Files and directories known here by a number that is not their own.
@@ -163,76 +168,6 @@ impl Store {
             let mut select = db.prepare_cached("SELECT record FROM move")?;
             let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
             rows.map(|record| Ok(decode_merged(&record?)?)).collect()
-        })
-    }
-
-    /// All Roles and Cuts that arrived, by their ids.
-    ///
-    /// # Errors
-    /// As [`Store::merged_entry`].
-    pub fn member_ops(&self) -> Result<Vec<MemberOp>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT record FROM member ORDER BY op")?;
-            let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
-            rows.map(|record| Ok(decode_merged(&record?)?)).collect()
-        })
-    }
-
-    /// What an op that does not count would have made; `None` if it counts.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn void(&self, op: OpId) -> Result<Option<u8>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT made FROM void WHERE op = ?1")?;
-            Ok(select.query_row([signed(op.packed())], |row| row.get(0)).optional()?)
-        })
-    }
-
-    /// All ops that do not count, and what they would have made.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn voids(&self) -> Result<Vec<(OpId, u8)>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT op, made FROM void")?;
-            let rows = select
-                .query_map([], |row| Ok((OpId::from_packed(unsigned(row, 0)?), row.get(1)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// How often the tree was folded anew.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn folds_anew(&self) -> Result<u64, StoreError> {
-        self.with_reader(|db| {
-            let mut select =
-                db.prepare_cached("SELECT value FROM meta WHERE key = 'folds_anew'")?;
-            Ok(select.query_row([], |row| unsigned(row, 0)).optional()?.unwrap_or(0))
-        })
-    }
-
-    /// Is the tree to be folded anew once the beginnings of all journals are here?
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn is_anew_due(&self) -> Result<bool, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'anew_due'")?;
-            Ok(select.exists([])?)
-        })
-    }
-
-    /// Was it found that others have more of this device's journal than it has itself?
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn is_overtaken(&self) -> Result<bool, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT 1 FROM meta WHERE key = 'overtaken'")?;
-            Ok(select.exists([])?)
         })
     }
 
@@ -440,6 +375,7 @@ pub(super) fn put_merged(
     rows: &MergedRows,
 ) -> Result<(), StoreError> {
     put_known(transaction, rows)?;
+    put_members(transaction, rows)?;
     put_records(transaction, rows)?;
     put_root(transaction, rows.root)?;
     put_faces(transaction, rows)
@@ -459,37 +395,6 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
         let mut put =
             transaction.prepare_cached("INSERT OR REPLACE INTO folded VALUES (?1, ?2)")?;
         put.execute(params![journal, signed(*seq)])?;
-    }
-    for op in &rows.members {
-        let mut put =
-            transaction.prepare_cached("INSERT OR REPLACE INTO member VALUES (?1, ?2)")?;
-        put.execute(params![signed(op.id.packed()), encode_merged(op)])?;
-    }
-    for (op, made) in &rows.voids {
-        let op = signed(op.packed());
-        match made {
-            Some(made) => transaction
-                .prepare_cached("INSERT OR REPLACE INTO void VALUES (?1, ?2)")?
-                .execute(params![op, made])?,
-            None => transaction.prepare_cached("DELETE FROM void WHERE op = ?1")?.execute([op])?,
-        };
-    }
-    if rows.is_overtaken {
-        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('overtaken', 1)", [])?;
-    }
-    if let Some(count) = rows.folds_anew {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('folds_anew', ?1)")?
-            .execute([signed(count)])?;
-    }
-    match rows.anew_due {
-        Some(true) => {
-            transaction.execute("INSERT OR REPLACE INTO meta VALUES ('anew_due', 1)", [])?;
-        }
-        Some(false) => {
-            transaction.execute("DELETE FROM meta WHERE key = 'anew_due'", [])?;
-        }
-        None => {}
     }
     for (id, wanted) in &rows.wanted {
         match wanted {

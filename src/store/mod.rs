@@ -6,6 +6,7 @@
 
 mod error;
 mod loading;
+mod members;
 mod merged;
 mod read;
 mod schema;

@@ -64,6 +64,10 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE face (file INTEGER PRIMARY KEY, ino INTEGER NOT NULL);
     CREATE INDEX face_ino ON face (ino);
     CREATE TABLE crowded (ino INTEGER PRIMARY KEY);
+    CREATE TABLE epoch (
+        author BLOB NOT NULL, seq INTEGER NOT NULL, number INTEGER NOT NULL, wrapped BLOB NOT NULL,
+        PRIMARY KEY (author, seq)) WITHOUT ROWID;
+    CREATE TABLE fork (journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, bytes BLOB NOT NULL);
     CREATE TABLE wanted (id BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE base (
         journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, upto INTEGER NOT NULL);

@@ -324,6 +324,7 @@ impl Machine {
             | Frame::Join { .. }
             | Frame::Welcome(_)
             | Frame::Refused(_)
+            | Frame::Epochs(_)
             | Frame::Batches { .. }
             | Frame::Bootstrap { .. }
             | Frame::Part(_) => self.close(conn, CloseReason::Protocol, now_ms, out),

@@ -7,11 +7,12 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limits::{
-    ADDRESSES_MAX, CARRY_CHUNKS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX, PEER_NOTES_MAX,
-    REQUEST_CHUNKS_MAX,
+    ADDRESSES_MAX, CARRY_CHUNKS_MAX, EPOCHS_MAX, FRAME_BATCHES_MAX, OFFER_CHUNKS_MAX,
+    PEER_NOTES_MAX, REQUEST_CHUNKS_MAX,
 };
 use super::{
-    BatchHash, Blob, ChunkId, DeviceId, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
+    BatchHash, Blob, ChunkId, DeviceId, EpochSecret, JoinRequest, Refusal, TreeRoot, Welcome,
+    WorkspaceId,
 };
 
 /// The last seq heard of each journal, durable here.
@@ -109,6 +110,9 @@ pub enum Frame {
     },
     /// An encoded part of a snapshot.
     Part(Blob),
+    /// The secrets of epochs after the first: from one member to another, whom they may not have
+    /// reached through the journals.
+    Epochs(#[serde(deserialize_with = "bounded::<_, _, EPOCHS_MAX>")] Vec<EpochSecret>),
 }
 
 /// What a stream of its own asks for.

@@ -70,6 +70,8 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const RELAY_URL_BYTES_MAX: usize = 256;
 /// Devices that one `Peers` frame tells of.
 pub const PEER_NOTES_MAX: usize = 1024;
+/// Epochs whose secrets one `Epochs` frame tells.
+pub const EPOCHS_MAX: usize = 1024;
 /// Chunks that one `Offer` frame tells of.
 pub const OFFER_CHUNKS_MAX: usize = 4096;
 /// Chunk requests under way at once, by default and at most (`max_concurrent_ops`).

@@ -198,6 +198,8 @@ pub enum MemberChange {
     Role(u16, Role),
     /// Of this op's journal, nothing counts behind this op.
     Cut(OpId),
+    /// An epoch of this number begins.
+    Epoch(u32),
 }
 
 impl MemberOp {
@@ -210,7 +212,15 @@ impl MemberOp {
     pub fn role(&self) -> Option<(u16, Role)> {
         match self.body {
             MemberChange::Role(journal, role) => Some((journal, role)),
-            MemberChange::Cut(_) => None,
+            MemberChange::Cut(_) | MemberChange::Epoch(_) => None,
+        }
+    }
+
+    /// The number of the epoch that it begins.
+    pub fn epoch(&self) -> Option<u32> {
+        match self.body {
+            MemberChange::Epoch(number) => Some(number),
+            MemberChange::Role(..) | MemberChange::Cut(_) => None,
         }
     }
 
@@ -218,7 +228,7 @@ impl MemberOp {
     pub fn cut(&self) -> Option<OpId> {
         match self.body {
             MemberChange::Cut(last) => Some(last),
-            MemberChange::Role(..) => None,
+            MemberChange::Role(..) | MemberChange::Epoch(_) => None,
         }
     }
 }

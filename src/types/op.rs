@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Content, DeviceId, DeviceName, EntryId, FileId, Hlc, Name, OpId, PlaceId, Settings, Timestamp,
-    VersionId, device_attr,
+    VersionId, WrappedSecret, device_attr,
 };
 
 /// What an inode is.
@@ -139,6 +139,13 @@ pub enum Op {
         /// The hash of the batch that ends with it.
         hash: BatchHash,
     },
+    /// A new epoch: what is sealed from now on is sealed under another secret.
+    Epoch {
+        /// One more than the greatest heard of.
+        number: u32,
+        /// The secret, sealed for each device that is to have it, named by its journal.
+        wrapped: Vec<(u16, WrappedSecret)>,
+    },
 }
 
 /// What a member may do.
@@ -189,6 +196,12 @@ impl Op {
             Self::Found { .. } | Self::Ack => Vec::new(),
             Self::Role { journal, .. } => {
                 *journal = map(OpId::new(*journal, 0))?.journal();
+                Vec::new()
+            }
+            Self::Epoch { wrapped, .. } => {
+                for (journal, _) in wrapped {
+                    *journal = map(OpId::new(*journal, 0))?.journal();
+                }
                 Vec::new()
             }
             Self::Cut { last, .. } => vec![last],

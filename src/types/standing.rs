@@ -9,8 +9,6 @@ pub enum Standing {
     Member(Role),
     /// An admin has taken it out.
     Revoked,
-    /// Its key has signed two journals.
-    Forked,
     /// Others have more of its journal than it has itself: it was restored from a backup, or another
     /// machine uses its key. A device knows this of itself alone.
     Overtaken,

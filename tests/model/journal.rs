@@ -75,7 +75,11 @@ impl Journal {
             let batch = decode_batch(&bytes)?;
             let context = [&batch.journal.0[..], &seq.to_le_bytes()].concat();
             let sealer = &self.workspace.sealer;
-            let plain = sealer.open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)?;
+            let plain = sealer.open_record(
+                &context,
+                (batch.epoch, &batch.sealed_ops),
+                BATCH_BYTES_HARD_MAX,
+            )?;
             let found = decode_ops(&plain, |_| Some(number))?;
             let first = ops.len() as u64 + 1;
             ops.extend((first..).map(|seq| OpId::new(number, seq)).zip(found));
@@ -129,7 +133,9 @@ impl Journal {
                     AttrChange::Xattr(key, None) => drop(file.xattrs.remove(&key)),
                 }
             }
-            Op::Ack | Op::Role { .. } | Op::Cut { .. } => anyhow::bail!("nobody asked for {op:?}"),
+            Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => {
+                anyhow::bail!("nobody asked for {op:?}")
+            }
         }
         Ok(())
     }

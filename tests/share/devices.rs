@@ -27,12 +27,22 @@ fn open(dir: PathBuf, conflict_resolution: ConflictResolution) -> Device {
     Device { fs, dir }
 }
 
+/// A device that was closed.
+pub fn reopened(dir: PathBuf) -> Device {
+    open(dir, ConflictResolution::default())
+}
+
 /// A new workspace on a first device.
 pub fn found(home: &Path, name: &str) -> Device {
+    found_with(home, name, true)
+}
+
+/// The same, encrypted or not.
+pub fn found_with(home: &Path, name: &str, encryption: bool) -> Device {
     let dir = home.join(name);
     let new = NewWorkspace {
         name: "shared".into(),
-        encryption: true,
+        encryption,
         compression: true,
         mode: 0o755,
         uid: 0,
@@ -138,11 +148,22 @@ pub fn exchange_batches(devices: &[&Device]) {
     }
     let mut is_moving = true;
     while is_moving {
+        greet(devices);
         is_moving = false;
         for from in devices {
             for to in devices {
                 is_moving |= hand_over(from, to);
             }
+        }
+    }
+}
+
+/// Each tells each other what a greeting does.
+fn greet(devices: &[&Device]) {
+    for from in devices {
+        for to in devices {
+            let (from, to) = (from.fs.replica(), to.fs.replica());
+            to.learn_epochs(from.epochs_for(&to.device())).expect("are kept");
         }
     }
 }
@@ -161,7 +182,7 @@ impl Fetch for Bringing {
     }
 }
 
-/// Hands all batches that one device has to another; had that one all?
+/// Hands all batches that one device has to another; did that one take any?
 pub fn hand_over(from: &Device, to: &Device) -> bool {
     let (from, to) = (from.fs.replica(), to.fs.replica());
     let known = to.frontier();
@@ -184,7 +205,7 @@ pub fn hand_over(from: &Device, to: &Device) -> bool {
         return false;
     }
     to.deliver(&from.device(), batches, Vec::new()).expect("are taken");
-    true
+    to.frontier() != known
 }
 
 /// Brings what is missing.
@@ -208,6 +229,12 @@ pub fn fetch_all(to: &Device, from: &[&Device]) {
 }
 
 impl Device {
+    /// Closes it; where its state is.
+    pub fn closed(self) -> PathBuf {
+        self.fs.close().expect("closes");
+        self.dir
+    }
+
     /// Mounted anew, it shows files with several heads so.
     pub fn showing(self, conflicts: ConflictResolution) -> Self {
         self.fs.close().expect("closes");

@@ -43,7 +43,7 @@ impl Forger {
 
     fn open(&self, encoded: &[u8]) -> Vec<u8> {
         let part = decode_part(encoded).expect("a part");
-        let opened = self.sealer.open_record(&context(part.index), &part.sealed, PAGE_BYTES);
+        let opened = self.sealer.open_record(&context(part.index), (0, &part.sealed), PAGE_BYTES);
         opened.expect("opens")
     }
 
@@ -57,7 +57,7 @@ impl Forger {
                 index,
                 is_last: index as usize == pages.len() - 1,
                 previous,
-                sealed: self.sealer.seal_record(&context(index), page),
+                sealed: self.sealer.seal_record(&context(index), page).1,
                 signature: [0; 64],
             };
             part.signature = self.key.sign(&encode_unsigned_part(&part));

@@ -1,15 +1,19 @@
 //! Members that come and go: what counts is the same everywhere, whatever arrived first.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use tidefs::chunk::Sealer;
 use tidefs::engine::sync::Replica as _;
 use tidefs::types::{ConflictResolution, Role};
 
 use super::devices::{
-    Device, bring_history, exchange, fetch_all, found, hand_over, join, join_as, join_filled,
+    Device, bring_history, exchange, fetch_all, found, found_with, hand_over, join, join_as,
+    join_filled, reopened,
 };
-use super::oracle::{Shown, tree_from_scratch};
+use super::oracle::{Shown, Tree, journals, sealer, tree_from_scratch};
 use super::random::step;
 
 fn revoke(by: &Device, whom: &Device) {
@@ -99,6 +103,131 @@ fn of_two_admins_that_revoke_each_other_the_senior_stays_and_what_was_void_stand
 }
 
 #[test]
+fn what_is_written_after_a_revocation_opens_to_the_others_alone() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join_as(home.path(), "bob", &ada, Role::Admin);
+    let cyd = join(home.path(), "cyd", &ada);
+    exchange(&[&ada, &bob, &cyd]);
+    ada.write("before", b"for all three");
+    exchange(&[&ada, &bob, &cyd]);
+    revoke(&ada, &bob);
+    ada.write("after", b"not for bob");
+    ada.write("large", &vec![7; 300_000]);
+    ada.sync();
+    // The secret comes along in the journal.
+    while hand_over(&ada, &cyd) {}
+    fetch_all(&cyd, &[&ada]);
+    assert_eq!(cyd.read("after"), b"not for bob");
+    cyd.write("cyd", b"not for bob either");
+    cyd.sync();
+    while hand_over(&cyd, &ada) {}
+    // Bob has everything stored, and is told of no secret.
+    while hand_over(&ada, &bob) {
+        if bob.fs.replica().own_role().is_none() {
+            break;
+        }
+    }
+    assert!(bob.find("after").is_none() && bob.find("cyd").is_none());
+    assert!(cyd.fs.replica().epochs_for(&bob.fs.replica().device()).is_empty());
+    let (bobs, cyds) = (sealer(&bob), sealer(&cyd));
+    let mut after = 0;
+    for batch in journals(&cyd).iter().flatten().filter(|batch| batch.epoch > 0) {
+        let context = [&batch.journal.0[..], &batch.seq.to_le_bytes()].concat();
+        let open = |sealer: &Sealer| {
+            sealer.open_record(&context, (batch.epoch, &batch.sealed_ops), 1 << 24).is_ok()
+        };
+        assert!(open(&cyds) && !open(&bobs), "{} {}", batch.journal, batch.seq);
+        after += 1;
+    }
+    assert!(after >= 2, "{after} batches");
+    // Who joins later reads what was before and after; and again after another epoch.
+    let dan = join(home.path(), "dan", &ada);
+    exchange(&[&ada, &cyd, &dan]);
+    assert_eq!(dan.read("before"), b"for all three");
+    assert_eq!(dan.read("after"), b"not for bob");
+    assert!(ada.fs.replica().begin_epoch().expect("begins"));
+    assert!(!cyd.fs.replica().begin_epoch().expect("is no admin"));
+    ada.write("later", b"in the second epoch");
+    let dan = dan.showing(ConflictResolution::KeepBoth);
+    exchange(&[&ada, &cyd, &dan]);
+    assert_eq!(dan.read("later"), b"in the second epoch");
+    let tree = ada.tree();
+    for device in [ada, cyd, dan] {
+        assert_eq!(device.tree(), tree);
+        device.finish();
+    }
+}
+
+#[test]
+fn a_clones_two_journals_are_proven_and_shown_and_cost_no_other_device_its_connection() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    let cyd = join(home.path(), "cyd", &ada);
+    exchange(&[&ada, &bob, &cyd]);
+    let copy = home.path().join("clone");
+    bob.sync();
+    let bob = bob.closed();
+    let status = std::process::Command::new("cp").arg("-a").arg(&bob).arg(&copy).status();
+    assert!(status.expect("cp starts").success());
+    let bob = reopened(bob);
+    let clone = reopened(copy);
+    bob.write("bob", b"one");
+    bob.sync();
+    clone.write("clone", b"other");
+    clone.sync();
+    clone.write("clone2", b"another");
+    clone.sync();
+    hand_over(&bob, &ada);
+    hand_over(&clone, &cyd);
+    assert!(forked(&ada).is_empty() && forked(&cyd).is_empty());
+    hand_over(&cyd, &ada);
+    assert_eq!(forked(&ada), ["bob"]);
+    assert!(ada.find("bob").is_some() && ada.find("clone2").is_none());
+    // What others do goes on.
+    ada.write("ada", b"x");
+    exchange(&[&ada]);
+    ada.finish();
+    cyd.finish();
+}
+
+/// What the devices are called that are forked, as one knows.
+fn forked(device: &Device) -> Vec<String> {
+    let known = tidefs::engine::members(&device.dir, &tidefs::env::Env::real()).expect("reads");
+    let forked = known.members.into_iter().filter(|member| member.forked_at.is_some());
+    forked.map(|member| member.label).collect()
+}
+
+#[test]
+fn one_admitted_by_an_admin_who_had_not_heard_of_an_epoch_reads_it_once_it_meets_a_member() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join_as(home.path(), "bob", &ada, Role::Admin);
+    exchange(&[&ada, &bob]);
+    assert!(ada.fs.replica().begin_epoch().expect("begins"));
+    assert!(bob.fs.replica().begin_epoch().expect("begins"));
+    ada.write("ada", b"in ada's epoch");
+    ada.sync();
+    bob.write("bob", b"in bob's epoch");
+    bob.sync();
+    let dan = join(home.path(), "dan", &bob);
+    exchange(&[&ada, &bob]);
+    while hand_over(&ada, &dan) {
+        if dan.find("bob").is_some() {
+            break;
+        }
+    }
+    exchange(&[&ada, &bob, &dan]);
+    assert_eq!(dan.read("ada"), b"in ada's epoch");
+    let tree = ada.tree();
+    for device in [ada, bob, dan] {
+        assert_eq!(device.tree(), tree);
+        device.finish();
+    }
+}
+
+#[test]
 fn whatever_the_order_of_ops_roles_and_cuts_all_show_what_the_merge_makes_of_them() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     for seed in seed.map_or(1..=10, |seed: u64| seed..=seed) {
@@ -114,7 +243,8 @@ const DEVICES: usize = 4;
 fn run(seed: u64) {
     let home = tempfile::tempdir().expect("a directory");
     let mut random = StdRng::seed_from_u64(seed);
-    let ada = found(home.path(), "ada");
+    let is_encrypted = seed % 4 < 2;
+    let ada = found_with(home.path(), "ada", is_encrypted);
     let bob = join_as(home.path(), "bob", &ada, Role::Admin);
     let cyd = join_as(home.path(), "cyd", &ada, Role::Admin);
     let dan = join(home.path(), "dan", &ada);
@@ -142,33 +272,42 @@ fn run(seed: u64) {
         for _ in 0..random.random_range(0..6) {
             let (from, to) = (random.random_range(0..DEVICES), random.random_range(0..DEVICES));
             if from != to {
+                let (has, learns) = (devices[from].fs.replica(), devices[to].fs.replica());
+                learns.learn_epochs(has.epochs_for(&learns.device())).expect("are kept");
                 hand_over(&devices[from], &devices[to]);
                 fetch_all(&devices[to], &devices.each_ref());
             }
         }
     }
     exchange(&devices.each_ref());
-    let first = devices[0].tree();
-    let expected = tree_from_scratch(&devices[0], conflicts, &mut random);
-    let shown = first.keys().collect::<Vec<_>>();
-    assert_eq!(shown, expected.keys().collect::<Vec<_>>(), "seed {seed}");
-    for (path, what) in &expected {
+    // Who is revoked can open nothing of what came after, where that is encrypted.
+    let takes_part =
+        |device: &&Device| !is_encrypted || device.fs.replica().standing().takes_part();
+    let Some(first) = devices.iter().find(takes_part) else { return };
+    let tree = first.tree();
+    check(&tree, &tree_from_scratch(first, conflicts, &mut random), seed);
+    for device in devices.iter().filter(takes_part) {
+        assert_eq!(device.tree(), tree, "seed {seed}, at the end");
+        device.settle();
+        let root = device.tree_root();
+        assert!(root.is_some() && root == first.tree_root(), "seed {seed}: {root:?}");
+    }
+    for device in devices {
+        device.finish();
+    }
+}
+
+fn check(shown: &BTreeMap<String, String>, expected: &Tree, seed: u64) {
+    let paths: Vec<&String> = shown.keys().collect();
+    assert_eq!(paths, expected.keys().collect::<Vec<_>>(), "seed {seed}");
+    for (path, what) in expected {
         match what {
-            Shown::Directory => assert!(first[path].starts_with("Directory"), "{path}"),
-            Shown::File(Some(content)) if !first[path].starts_with("Symlink") => {
-                assert!(first[path].ends_with(&format!("{content:?}")), "{path} {first:?}");
+            Shown::Directory => assert!(shown[path].starts_with("Directory"), "{path}"),
+            Shown::File(Some(content)) if !shown[path].starts_with("Symlink") => {
+                assert!(shown[path].ends_with(&format!("{content:?}")), "{path} {shown:?}");
             }
             Shown::File(_) => {}
         }
-    }
-    for device in &devices {
-        device.settle();
-        let root = device.tree_root();
-        assert!(root.is_some() && root == devices[0].tree_root(), "seed {seed}: {root:?}");
-    }
-    for device in devices {
-        assert_eq!(device.tree(), first, "seed {seed}, at the end");
-        device.finish();
     }
 }
 

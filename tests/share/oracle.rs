@@ -60,7 +60,8 @@ pub fn tree_from_scratch(
         last[number] = batch.seq + u64::from(batch.count) - 1;
         heard[number].extend(batch.frontier_delta.iter().map(|(of, seq)| (numbers[of], *seq)));
         let context = [&batch.journal.0[..], &batch.seq.to_le_bytes()].concat();
-        let plain = sealer.open_record(&context, &batch.sealed_ops, 1 << 24).expect("opens");
+        let plain =
+            sealer.open_record(&context, (batch.epoch, &batch.sealed_ops), 1 << 24).expect("opens");
         let ops = decode_ops(&plain, |device| Some(numbers.get(device).copied().unwrap_or(999)));
         for (op, offset) in ops.expect("decodes").into_iter().zip(0..) {
             let id = OpId::new(u16::try_from(number).expect("few"), batch.seq + offset);
@@ -104,7 +105,7 @@ fn walk(
 }
 
 /// Of each journal that has any, all batches; the founder's first.
-fn journals(device: &Device) -> Vec<Vec<Batch>> {
+pub fn journals(device: &Device) -> Vec<Vec<Batch>> {
     let replica = device.fs.replica();
     let founder = replica.founder();
     let mut journals = Vec::new();
@@ -124,7 +125,14 @@ fn journals(device: &Device) -> Vec<Vec<Batch>> {
     journals
 }
 
-fn sealer(device: &Device) -> Sealer {
+/// What opens all that a device can open.
+pub fn sealer(device: &Device) -> Sealer {
     let secret = Workspace::secret(&device.dir, &Env::real()).expect("is read");
-    Sealer::new(Some(&WorkspaceSecret(secret.0)), true)
+    let settings = Workspace::settings(&device.dir, &Env::real()).expect("is read");
+    let secret = WorkspaceSecret(secret.0);
+    let sealer = Sealer::new(settings.encryption.then_some(&secret), true);
+    for epoch in device.fs.replica().own_epochs() {
+        sealer.add_epoch(epoch.epoch.number, &WorkspaceSecret(epoch.secret.0));
+    }
+    sealer
 }

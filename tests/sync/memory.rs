@@ -91,7 +91,8 @@ impl Memory {
         let hlc = Hlc(CLOCK.fetch_add(1, Ordering::Relaxed));
         let device = self.device;
         let chain = state.chains.entry(device).or_insert_with(|| Chain::new(device));
-        let (_, bytes) = chain.append(&DeviceKey::from_seed(&self.seed), hlc, 1, Vec::new(), ops);
+        let (_, bytes) =
+            chain.append(&DeviceKey::from_seed(&self.seed), hlc, 1, 0, Vec::new(), ops);
         state.journals.entry(device).or_default().push(bytes);
         ids
     }

@@ -4,6 +4,7 @@ mod background;
 mod devices;
 mod export;
 mod history;
+mod key;
 mod log;
 mod mount;
 mod options;
@@ -60,6 +61,8 @@ enum Command {
     History(history::HistoryArgs),
     /// Put a version of a file back, also of one that is gone
     Restore(history::RestoreArgs),
+    /// Give the workspace another content key
+    Key(key::KeyArgs),
     /// Copy a workspace that is not mounted out into plain files
     Export(export::ExportArgs),
     /// Print completions for a shell
@@ -104,6 +107,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::run(&args, &state()?),
         Command::History(args) => history::history(&args, &state()?),
         Command::Restore(args) => history::restore(&args, &state()?),
+        Command::Key(args) => key::run(&args, &state()?),
         Command::Export(args) => export::run(&args, &state()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidefs", &mut std::io::stdout());

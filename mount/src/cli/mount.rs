@@ -391,8 +391,8 @@ fn heed_signals(
     share: Share,
     fs: Filesystem,
 ) -> anyhow::Result<()> {
-    let (dir, workspace) = (plan.dir.clone(), plan.workspace.clone());
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let (dir, workspace) = (plan.dir.clone(), plan.workspace.clone());
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     #[expect(clippy::disallowed_methods, reason = "signals need a thread of their own")]
     std::thread::Builder::new().name("signals".into()).spawn(move || {

@@ -257,6 +257,7 @@ struct Row {
     label: String,
     role: &'static str,
     revoked: bool,
+    forked_at_op: Option<u64>,
     own: bool,
     connected: bool,
     path: Option<Way>,
@@ -327,6 +328,7 @@ fn row(
         label: member.label.clone(),
         role: role_name(member.role),
         revoked: member.is_revoked,
+        forked_at_op: member.forked_at,
         own: member.is_own,
         connected,
         path: peer.way.filter(|_| connected),
@@ -359,6 +361,11 @@ fn lag(row: &Row) -> String {
 fn path(row: &Row) -> String {
     if row.diverged {
         return "SHOWS ANOTHER TREE, though it has heard the same: see the log".into();
+    }
+    if let Some(seq) = row.forked_at_op {
+        return format!(
+            "its key has signed two journals, which part at op {seq} or before: revoke it"
+        );
     }
     match (&row.path, &row.last_error) {
         (Some(Way { kind: WayKind::Direct, address }), _) => format!("direct, {address}"),

@@ -193,11 +193,12 @@ impl Checker {
     fn member(&self, member: &MemberOp) -> Result<(), SnapshotError> {
         let id = member.id.packed();
         let named = match member.body {
-            MemberChange::Role(journal, _) => journal,
-            MemberChange::Cut(last) => last.journal(),
+            MemberChange::Role(journal, _) => Some(journal),
+            MemberChange::Cut(last) => Some(last.journal()),
+            MemberChange::Epoch(_) => None,
         };
         let mut journals: HashSet<u16> = member.frontier.keys().copied().collect();
-        journals.extend([named, member.id.journal()]);
+        journals.extend(named.into_iter().chain([member.id.journal()]));
         journals.into_iter().try_for_each(|journal| self.journal("member", id, journal))
     }
 }

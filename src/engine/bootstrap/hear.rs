@@ -48,7 +48,7 @@ impl Hearing {
         }
         let context = context(part.index);
         let plain =
-            self.sealer.open_record(&context, &part.sealed, SNAPSHOT_PAGE_BYTES_HARD_MAX)?;
+            self.sealer.open_record(&context, (0, &part.sealed), SNAPSHOT_PAGE_BYTES_HARD_MAX)?;
         let page = decode_page(&plain)?;
         if matches!(page, SnapshotPage::Head(_)) != (part.index == 0) {
             let why = "is not where it belongs";

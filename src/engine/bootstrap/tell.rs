@@ -125,7 +125,7 @@ impl Telling {
             let why = format!("a row of a snapshot takes {} bytes", plain.len());
             return Err(StoreError::Corrupt(why).into());
         }
-        let sealed = self.sealer.seal_record(&context(self.next), &plain);
+        let (_, sealed) = self.sealer.seal_record(&context(self.next), &plain);
         let mut part = SnapshotPart {
             workspace: self.workspace,
             index: self.next,

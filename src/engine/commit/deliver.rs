@@ -1,6 +1,7 @@
 //! What peers have sent, committed by the same thread: batches through the merger, chunks, members.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Committer;
 use crate::chunk::Manifest;
@@ -10,7 +11,7 @@ use crate::engine::handle::{Delivery, MemberAsk};
 use crate::engine::journal::micros;
 use crate::engine::merger::MergeError;
 use crate::store::{Commit, StoreError, Sync, Wanted};
-use crate::types::{AttrChange, ChunkId, FileId, Op};
+use crate::types::{AttrChange, ChunkId, EpochSecret, FileId, Op};
 
 /// A row of what is wanted: to be put, or removed.
 type WantedRow = (ChunkId, Option<Wanted>);
@@ -19,10 +20,14 @@ impl Committer {
     /// Takes in what a peer has sent. Durable when this returns, but for chunks, which are soon.
     pub(super) fn take_delivery(&mut self, delivery: Delivery) -> Result<(), DeliverError> {
         self.unless_latched(|this| match delivery {
+            // Its journal goes on elsewhere: nothing is added to it here.
+            Delivery::Members(_) | Delivery::NewEpoch if this.is_overtaken => Ok(()),
             Delivery::Batches(batches, chunks) => {
                 this.held(|this| this.merge(&batches, chunks.into_iter().collect()))
             }
             Delivery::Members(asked) => this.held(|this| this.say_of_members(&asked)),
+            Delivery::NewEpoch => this.held(Self::begin_epoch),
+            Delivery::Epochs(told) => this.held(|this| this.learn_epochs(&told)),
             Delivery::Overtaken => this.held(Self::set_overtaken),
             Delivery::History(journal, batches) => this.take_history(&journal, &batches),
             Delivery::Page(rows, is_last) => this.take_page(*rows, is_last),
@@ -37,9 +42,16 @@ impl Committer {
     }
 
     /// Changes wait meanwhile.
-    fn held<R>(&mut self, take: impl FnOnce(&mut Self) -> R) -> R {
+    fn held(
+        &mut self,
+        take: impl FnOnce(&mut Self) -> Result<(), DeliverError>,
+    ) -> Result<(), DeliverError> {
         self.source.hold(true);
-        let result = take(self);
+        let taken = take(self);
+        let result = match taken {
+            Ok(()) if self.merger.wants_epoch() => self.begin_epoch(),
+            other => other,
+        };
         self.source.hold(false);
         result
     }
@@ -181,6 +193,40 @@ impl Committer {
         Ok(rows.len() > before)
     }
 
+    /// Begins another epoch: what is sealed from now on opens to those alone who are members now.
+    fn begin_epoch(&mut self) -> Result<(), DeliverError> {
+        if self.is_overtaken || !self.merger.may_begin_epoch() {
+            return Ok(());
+        }
+        self.commit_all(true)?;
+        let random = Arc::clone(&self.env.random);
+        let op = self.merger.next_epoch(|| {
+            let mut drawn = [0; 32];
+            random.fill(&mut drawn);
+            drawn
+        });
+        self.source.emit(op);
+        self.commit_all(true)?;
+        self.merge(&[], HashMap::new())
+    }
+
+    /// Keeps secrets of epochs that a member has told.
+    fn learn_epochs(&mut self, told: &[EpochSecret]) -> Result<(), DeliverError> {
+        let mut commit = Commit::default();
+        let epochs = self.merger.epochs().clone();
+        for told in told {
+            let mut drawn = [0; 32];
+            self.env.random.fill(&mut drawn);
+            let wrapped = epochs.told(told, &drawn);
+            commit.merged.epochs.extend(wrapped.map(|wrapped| (told.epoch, wrapped)));
+        }
+        if !commit.merged.epochs.is_empty() {
+            self.writer.commit(&commit, Sync::Durable)?;
+            self.merger.enter_best_epoch();
+        }
+        Ok(())
+    }
+
     /// Notes that this device's journal goes on elsewhere: it is not continued here, ever.
     fn set_overtaken(&mut self) -> Result<(), DeliverError> {
         self.commit_all(true)?;
@@ -233,6 +279,7 @@ impl Committer {
         if self.is_overtaken {
             roles.retain(|(device, _)| *device != self.merger.own_device());
         }
+        self.published.set_epochs(self.merger.epoch_ids());
         self.published.set(self.merger.held(), roles, revoked, self.is_overtaken);
     }
 }

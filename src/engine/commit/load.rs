@@ -161,7 +161,8 @@ impl Committer {
         }
         let (store, sealer) = (self.store.clone(), Arc::clone(&self.sealer));
         let number = self.merger.number(&self.device).unwrap_or(0);
-        let mut merger = Merger::open(store, sealer, self.hasher.clone(), number)?;
+        let epochs = self.merger.epochs().clone();
+        let mut merger = Merger::open(store, sealer, self.hasher.clone(), number, epochs)?;
         merger.set_conflicts(self.merger.conflicts());
         if !merger.roles().iter().any(|(device, _)| *device == self.device) {
             return Err(SnapshotError::Unsuited("it knows nothing of this device").into());
@@ -214,7 +215,11 @@ impl Committer {
         if self.merger.needs_a_round() {
             self.fold_own()?;
         }
-        if self.merger.needs_a_round() || self.merger.is_anew_due() {
+        if self.merger.is_anew_due() {
+            let why = "the device that tells it waits for the beginnings of journals itself";
+            return Err(EngineError::from(SnapshotError::Unsuited(why)).into());
+        }
+        if self.merger.needs_a_round() {
             return Ok(());
         }
         self.source.hold(true);

@@ -81,6 +81,7 @@ impl Wording {
                 let detail = format!("{} is {}", self.device(*journal), role_name(*role));
                 said("role", None, detail, None)
             }
+            Op::Epoch { number, .. } => said("key", None, format!("epoch {number} begins"), None),
             Op::Cut { last, .. } => {
                 let whose = self.device(last.journal());
                 said("revoke", None, format!("{whose}, after its change {}", last.seq()), None)

@@ -158,7 +158,7 @@ fn bears_on(id: OpId, op: &Op, files: &BTreeSet<FileId>, entries: &BTreeSet<Entr
         }
         Op::Place { entry, .. } | Op::Unlink { entry, .. } => entries.contains(entry),
         Op::Found { .. } => files.contains(&FileId::ROOT),
-        Op::Ack | Op::Role { .. } | Op::Cut { .. } => false,
+        Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => false,
     }
 }
 
@@ -198,7 +198,9 @@ impl Judged<'_> {
                 let kept = self.merger.store.merged_entry(*entry)?.map(|entry| entry.inode);
                 kept.or_else(|| self.links.get(&entry.0).copied()).or(Some(FileId(entry.0)))
             }
-            Op::Found { .. } | Op::Ack | Op::Role { .. } | Op::Cut { .. } => None,
+            Op::Found { .. } | Op::Ack | Op::Role { .. } | Op::Cut { .. } | Op::Epoch { .. } => {
+                None
+            }
         })
     }
 }

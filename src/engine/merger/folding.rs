@@ -8,7 +8,7 @@ use super::records::{Failing, Kept};
 use super::view::{self, ViewChange};
 use super::{Known, MergeError, Merger, Round};
 use crate::codec::{decode_batch, decode_ops, encode_batch};
-use crate::keys::Chain;
+use crate::keys::{Chain, ChainError};
 use crate::merge::{
     Delivered, Made, State, Verdict, bring_up, fold, is_well_formed, judge, pass_over,
 };
@@ -16,7 +16,7 @@ use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
-    Batch, Content, DeviceId, EntryId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
+    Batch, Content, DeviceId, EntryId, EpochId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
     VersionRecord,
 };
 
@@ -94,7 +94,8 @@ impl<'a> Folding<'a> {
             for (_, bytes) in page {
                 let batch = decode_batch(&bytes).map_err(crate::store::StoreError::from)?;
                 done = batch.seq + u64::from(batch.count) - 1;
-                self.fold_batch(own, &batch)?;
+                let ops = self.ops_of(&batch)?;
+                self.fold_batch(own, &batch, ops)?;
             }
         }
         self.is_partial = done < last;
@@ -164,8 +165,13 @@ impl<'a> Folding<'a> {
         if batch.seq < chain.next_seq() {
             return if number == self.merger.own || self.is_here(number, batch)? {
                 Ok(true)
+            } else if chain.is_forked_by(batch) {
+                self.note_fork(number, batch);
+                Ok(true)
             } else {
-                Err(refused("another batch with this number is here: the journal is forked".into()))
+                Err(refused(
+                    "another batch with this number is here, and this is not signed".into(),
+                ))
             };
         }
         if number == self.merger.own {
@@ -189,9 +195,23 @@ impl<'a> Folding<'a> {
             }
         }
         let mut next = chain.clone();
-        next.accept(batch).map_err(|error| refused(error.to_string()))?;
+        match next.accept(batch) {
+            Err(ChainError::Previous) if next.is_forked_by(batch) => {
+                self.note_fork(number, batch);
+                return Ok(true);
+            }
+            other => other.map_err(|error| refused(error.to_string()))?,
+        }
+        let ops = match self.ops_of(batch) {
+            Err(error) if batch.epoch > 0 => {
+                // Its epoch's secret may still come.
+                tracing::debug!("a batch of epoch {} waits: {error}", batch.epoch);
+                return Ok(false);
+            }
+            other => other?,
+        };
         self.known.chains.insert(number, next);
-        self.fold_batch(number, batch)?;
+        self.fold_batch(number, batch, ops)?;
         self.commit.batches.push((number, batch.seq, encode_batch(batch)));
         Ok(true)
     }
@@ -200,6 +220,13 @@ impl<'a> Folding<'a> {
     fn is_before_here(&self, number: u16, seq: u64) -> Result<bool, MergeError> {
         let base = self.merger.store.base(number)?;
         Ok(base.is_some_and(|base| (base.upto + 1..base.seq).contains(&seq)))
+    }
+
+    /// A journal's device has signed a batch beside those that are here. Whoever brings it is not to
+    /// blame. What is here stays; both are kept, and shown.
+    fn note_fork(&mut self, number: u16, other: &Batch) {
+        tracing::warn!("the journal of {} is forked at or before op {}", other.journal, other.seq);
+        self.commit.merged.forks.push((number, other.seq, encode_batch(other)));
     }
 
     fn is_here(&self, number: u16, batch: &Batch) -> Result<bool, MergeError> {
@@ -229,7 +256,7 @@ impl<'a> Folding<'a> {
         Ok(Some(Hlc(batch.hlc.0 + (seq - batch.seq))))
     }
 
-    fn fold_batch(&mut self, number: u16, batch: &Batch) -> Result<(), MergeError> {
+    fn fold_batch(&mut self, number: u16, batch: &Batch, ops: Vec<Op>) -> Result<(), MergeError> {
         let mut frontier = self.known.heard.get(&number).cloned().unwrap_or_default();
         for (device, seq) in &batch.frontier_delta {
             if let Some(of) = self.known.numbers.get(device) {
@@ -238,7 +265,6 @@ impl<'a> Folding<'a> {
             }
         }
         self.known.heard.insert(number, frontier.clone());
-        let ops = self.ops_of(batch)?;
         for (index, op) in ops.into_iter().enumerate() {
             let offset = index as u64;
             let id = OpId::new(number, batch.seq + offset);
@@ -258,7 +284,7 @@ impl<'a> Folding<'a> {
         let context = context(&batch.journal, batch.seq);
         let sealer = &self.merger.sealer;
         let plain = sealer
-            .open_record(&context, &batch.sealed_ops, BATCH_BYTES_HARD_MAX)
+            .open_record(&context, (batch.epoch, &batch.sealed_ops), BATCH_BYTES_HARD_MAX)
             .map_err(|error| refused(error.to_string()))?;
         let ops = self.decode(&plain).map_err(|error| refused(error.to_string()))?;
         if ops.len() != batch.count as usize {
@@ -300,6 +326,17 @@ impl<'a> Folding<'a> {
         let body = match &op {
             Op::Role { journal, role } => Some(MemberChange::Role(*journal, *role)),
             Op::Cut { last, .. } => Some(MemberChange::Cut(*last)),
+            Op::Epoch { number, wrapped } => {
+                let own = wrapped.iter().find(|(journal, _)| *journal == self.merger.own);
+                let (author, seq) = (stamp.key.device, stamp.id.seq());
+                let epoch = EpochId { number: *number, author, seq };
+                // Void or not: somebody may have sealed under it.
+                if let Some((_, wrapped)) = own.filter(|own| self.merger.epochs.open(epoch, &own.1))
+                {
+                    self.commit.merged.epochs.push((epoch, *wrapped));
+                }
+                Some(MemberChange::Epoch(*number))
+            }
             _ => None,
         };
         let heard = Heard { folding: self, failing: Failing::default() };

@@ -5,6 +5,7 @@
 //! store has to change, all or nothing. Nothing of it is remembered before that commit is done.
 
 mod anew;
+mod epochs;
 mod folding;
 mod history;
 mod ops;
@@ -21,6 +22,7 @@ pub use texts::Fork;
 pub use view::ViewChange;
 
 use super::EngineError;
+use super::epochs::Epochs;
 use super::journal::context;
 use crate::chunk::Sealer;
 use crate::codec::{decode_batch, decode_ops};
@@ -77,6 +79,7 @@ pub struct Merger {
     sealer: Arc<Sealer>,
     hasher: NameHasher,
     own: u16,
+    epochs: Epochs,
     known: Known,
     /// How files with several heads are to be shown, and how the view in the store shows them.
     conflicts: ConflictResolution,
@@ -105,6 +108,7 @@ impl Merger {
         sealer: Arc<Sealer>,
         hasher: NameHasher,
         own: u16,
+        epochs: Epochs,
     ) -> Result<Self, EngineError> {
         let mut journals = store.journals()?;
         journals.sort_unstable();
@@ -146,8 +150,24 @@ impl Merger {
         };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
-        let expects_company = false;
-        Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown, expects_company })
+        for (epoch, wrapped) in store.epochs()? {
+            if !epochs.open(epoch, &wrapped) {
+                return Err(StoreError::Corrupt("an epoch's secret does not open".into()).into());
+            }
+        }
+        let merger = Self {
+            store,
+            sealer,
+            hasher,
+            own,
+            epochs,
+            known,
+            conflicts,
+            conflicts_shown,
+            expects_company: false,
+        };
+        merger.enter_best_epoch();
+        Ok(merger)
     }
 
     /// How files with several heads are shown.
@@ -229,7 +249,7 @@ impl Merger {
     }
 
     /// The same, and the roles of those who are revoked, as they were last.
-    pub fn roles_and_gone(&self) -> (Vec<(DeviceId, Role)>, Vec<(DeviceId, Role)>) {
+    pub fn roles_and_gone(&self) -> (Roles, Roles) {
         let mut roles = BTreeMap::from([(FOUNDER, Role::Admin)]);
         let mut granted: Vec<&MemberOp> = self.known.member_ops.iter().collect();
         granted.sort_by_key(|op| op.key);
@@ -356,7 +376,7 @@ impl Merger {
             .sealer
             .open_record(
                 &context(&batch.journal, batch.seq),
-                &batch.sealed_ops,
+                (batch.epoch, &batch.sealed_ops),
                 BATCH_BYTES_HARD_MAX,
             )
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -371,8 +391,12 @@ impl Merger {
         if !round.is_partial {
             self.conflicts_shown = self.conflicts;
         }
+        self.enter_best_epoch();
     }
 }
+
+/// Devices and their roles.
+type Roles = Vec<(DeviceId, Role)>;
 
 /// A device that is a member no more.
 #[derive(Clone, PartialEq, Eq, Debug)]

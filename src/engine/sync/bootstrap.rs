@@ -9,11 +9,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::connection::Shared;
-use super::meet::reason;
+use super::meet::{reason, tell_epochs};
 use super::{ReplicaError, Snapshot, SyncConfig, SyncError};
 use crate::codec::Sender;
 use crate::net::{CloseCode, FrameReader, FrameWriter, Link, Net, NetError};
-use crate::types::{Addresses, Blob, DeviceId, Frame, Refusal, WorkspaceId};
+use crate::types::{Addresses, Blob, DeviceId, EpochSecret, Frame, Refusal, WorkspaceId};
 
 /// From the first packet to the first part. What the teller has not folded yet it folds before.
 const FIRST_PART_TIME: Duration = Duration::from_mins(5);
@@ -34,6 +34,7 @@ pub struct Parts {
     net: Net,
     runtime: Runtime,
     has_begun: bool,
+    epochs: Vec<EpochSecret>,
 }
 
 /// Asks a member for a snapshot. Blocks until it is reached.
@@ -76,7 +77,7 @@ pub fn ask(
         }
     });
     let (net, link, reader) = asked?;
-    Ok(Parts { reader, link, net, runtime, has_begun: false })
+    Ok(Parts { reader, link, net, runtime, has_begun: false, epochs: Vec::new() })
 }
 
 impl Parts {
@@ -87,16 +88,27 @@ impl Parts {
     pub fn next(&mut self) -> Result<Vec<u8>, SyncError> {
         let within = if self.has_begun { PART_TIME } else { FIRST_PART_TIME };
         self.has_begun = true;
-        let (reader, link) = (&mut self.reader, &self.link);
+        let (reader, link, epochs) = (&mut self.reader, &self.link, &mut self.epochs);
         self.runtime.block_on(async {
-            match timeout(within, reader.read(Sender::Member)).await {
-                Err(_) => Err(SyncError::TimedOut),
-                Ok(Ok(Frame::Part(part))) => Ok(part.0),
-                Ok(Ok(Frame::Refused(refusal))) => Err(refusal.into()),
-                Ok(Ok(_)) => Err(SyncError::Unexpected),
-                Ok(Err(error)) => Err(reason(error, link).await.into()),
+            loop {
+                return match timeout(within, reader.read(Sender::Member)).await {
+                    Err(_) => Err(SyncError::TimedOut),
+                    Ok(Ok(Frame::Part(part))) => Ok(part.0),
+                    Ok(Ok(Frame::Epochs(told))) if epochs.is_empty() && !told.is_empty() => {
+                        *epochs = told;
+                        continue;
+                    }
+                    Ok(Ok(Frame::Refused(refusal))) => Err(refusal.into()),
+                    Ok(Ok(_)) => Err(SyncError::Unexpected),
+                    Ok(Err(error)) => Err(reason(error, link).await.into()),
+                };
             }
         })
+    }
+
+    /// The secrets of epochs that have come with them.
+    pub fn epochs(&mut self) -> Vec<EpochSecret> {
+        std::mem::take(&mut self.epochs)
     }
 
     /// Ends the connection, and frees the sockets.
@@ -111,6 +123,7 @@ impl Parts {
 pub(super) async fn tell(shared: &Shared, link: &Link, mut writer: FrameWriter) {
     let told = timeout(TELL_TIME, async {
         let _permit = shared.telling.acquire().await.map_err(|_| SyncError::Closed)?;
+        tell_epochs(shared, &link.peer(), &mut writer).await?;
         tell_parts(shared, &mut writer).await
     });
     match told.await {

@@ -173,6 +173,12 @@ async fn read(
                 let ((held, frontier), carried) = deliver(shared, link, batches, chunks).await?;
                 Event::Delivered(conn, held, frontier, carried)
             }
+            Frame::Epochs(told) => {
+                let replica = Arc::clone(&shared.replica);
+                let learned = spawn_blocking(move || replica.learn_epochs(told)).await;
+                learned.map_err(|_| End::Stopped)?.map_err(End::Deliver)?;
+                continue;
+            }
             frame => Event::Input(Input::Frame(conn, frame)),
         };
         if !shared.tell(event).await {

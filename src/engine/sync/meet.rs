@@ -70,6 +70,7 @@ async fn greet(
             if theirs == workspace =>
         {
             go_on_if_own(shared, yours).await?;
+            tell_epochs(shared, peer, &mut writer).await?;
             let heard = Tree { frontier, root };
             Ok(Up { link, writer, reader, dialled: true, heard, told, life })
         }
@@ -110,6 +111,19 @@ pub(super) async fn reason(error: NetError, link: &Link) -> NetError {
         }
         other => other,
     }
+}
+
+/// A member may have been admitted by one who had not heard of an epoch, or have missed it otherwise.
+pub(super) async fn tell_epochs(
+    shared: &Shared,
+    peer: &DeviceId,
+    writer: &mut FrameWriter,
+) -> Result<(), SyncError> {
+    let epochs = shared.replica.epochs_for(peer);
+    if !epochs.is_empty() {
+        writer.write(&Frame::Epochs(epochs)).await?;
+    }
+    Ok(())
 }
 
 /// Nothing of this device's journal is told to anybody while others have it otherwise.
@@ -205,6 +219,7 @@ async fn meet(
             go_on_if_own(shared, yours).await?;
             let told = own_tree(shared).await?;
             writer.write(&told.hello(shared, &link.peer())).await?;
+            tell_epochs(shared, &link.peer(), &mut writer).await?;
             let heard = Tree { frontier, root };
             let up = Up { link, writer, reader, dialled: false, heard, told, life };
             Ok(Met::Up(Box::new(up)))

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::types::{
-    ChunkId, DeviceId, Frontier, Held, JoinRequest, Refusal, TreeRoot, Welcome, WorkspaceId,
+    ChunkId, DeviceId, EpochSecret, Frontier, Held, JoinRequest, Refusal, TreeRoot, Welcome,
+    WorkspaceId,
 };
 
 /// A workspace, as replication sees it. Calls may block for the disk; none is made from an async
@@ -31,6 +32,19 @@ pub trait Replica: Send + Sync + 'static {
     /// How far a journal is here, durably; `None` if nothing is. Must not block, as above.
     fn held(&self, _journal: &DeviceId) -> Option<Held> {
         None
+    }
+
+    /// The secrets that a member may be told.
+    fn epochs_for(&self, _peer: &DeviceId) -> Vec<EpochSecret> {
+        Vec::new()
+    }
+
+    /// Keeps secrets that a member has told. Durable on return.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Failed`].
+    fn learn_epochs(&self, _told: Vec<EpochSecret>) -> Result<(), ReplicaError> {
+        Ok(())
     }
 
     /// A member has so much of this device's own journal. If this device has not, then it was
