@@ -61,7 +61,9 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let dir = state.workspace(&name)?;
     let status = engine::status(&dir, &Env::real())?;
     let role = engine::members(&dir, &Env::real())?.own().map(|own| own.role);
-    let read_only = (!role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role));
+    let is_whole = status.loading_names.is_none();
+    let read_only =
+        (is_whole && !role.is_some_and(Role::may_write)).then(|| tidefs::fs::why_read_only(role));
     let role = role.map(role_name);
     let shown = Shown { status, mounted: state.served(&name), role, read_only };
     if args.json {
@@ -74,6 +76,10 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     match mounted {
         Some(served) => println!("mounted      {} (process {})", served.dir.display(), served.pid),
         None => println!("mounted      no"),
+    }
+    if let Some(names) = status.loading_names {
+        let (names, files) = (HumanCount(names), HumanCount(status.counts.files));
+        println!("coming       {names} of {files} files named so far; changes wait");
     }
     println!("role         {}", role.unwrap_or("none"));
     if let Some(why) = read_only {
@@ -88,6 +94,9 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     );
     println!("conflicts    {}, shown by {}", status.conflicts, status.conflict_resolution);
     println!("batches      {}", HumanCount(status.counts.batches));
+    if status.journals_cut > 0 {
+        println!("history      of {} journals still coming", HumanCount(status.journals_cut));
+    }
     println!("encryption   {}", on_off(status.encryption));
     println!("compression  {}", on_off(status.compression));
     println!(

@@ -85,6 +85,12 @@ impl Page {
         self.count += 1;
         self.bytes += bytes + ROW_BYTES;
     }
+
+    /// Rows without a record.
+    fn count_all(&mut self, rows: usize) {
+        self.count += rows;
+        self.bytes += rows * ROW_BYTES;
+    }
 }
 
 impl Telling {
@@ -98,7 +104,7 @@ impl Telling {
     ///
     /// # Errors
     /// The store's.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
         if matches!(self.stage, Stage::Over) {
             return Ok(None);
         }
@@ -168,10 +174,13 @@ impl Telling {
             Stage::Tree(dirs, after) => self.tree(dirs, after, page)?,
             Stage::Nameless(after) => self.nameless(after, page)?,
             Stage::Versions(after) => self.versions(after, page)?,
-            Stage::Known(mut known) => match self.known(&mut known, page)? {
-                true => Stage::Voids(None),
-                false => Stage::Known(known),
-            },
+            Stage::Known(mut known) => {
+                if self.known(&mut known, page)? {
+                    Stage::Voids(None)
+                } else {
+                    Stage::Known(known)
+                }
+            }
             Stage::Voids(after) => self.voids(after, page)?,
             Stage::Faces(after) => self.faces(after, page)?,
             Stage::Entries(after) => self.entries(after, page)?,
@@ -334,7 +343,7 @@ impl Telling {
     fn voids(&self, after: Option<OpId>, page: &mut Page) -> Result<Stage, StoreError> {
         let voids = self.store.voids_page(after, READ_ROWS)?;
         let Some((last, _)) = voids.last().copied() else { return Ok(Stage::Faces(None)) };
-        voids.iter().for_each(|_| page.count(0));
+        page.count_all(voids.len());
         page.rows.voids.extend(voids);
         Ok(Stage::Voids(Some(last)))
     }
@@ -342,7 +351,7 @@ impl Telling {
     fn faces(&self, after: Option<FileId>, page: &mut Page) -> Result<Stage, StoreError> {
         let faces = self.store.faces_page(after, READ_ROWS)?;
         let Some((last, _)) = faces.last().copied() else { return Ok(Stage::Entries(None)) };
-        faces.iter().for_each(|_| page.count(0));
+        page.count_all(faces.len());
         page.rows.faces.extend(faces);
         Ok(Stage::Faces(Some(last)))
     }

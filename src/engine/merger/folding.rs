@@ -329,10 +329,8 @@ impl<'a> Folding<'a> {
     }
 
     pub(super) fn finish(mut self, now: Timestamp) -> Result<Round, MergeError> {
-        let view = match self.is_partial {
-            true => ViewChange::default(),
-            false => view::change(&mut self, now)?,
-        };
+        let view =
+            if self.is_partial { ViewChange::default() } else { view::change(&mut self, now)? };
         let (changed, moves) = self.state.into_changed();
         let rows = &mut self.commit.merged;
         rows.entries.extend(changed.entries);
