@@ -58,7 +58,10 @@ use world::{Outcome, Stats};
 /// Run where nobody says how many.
 const SEEDS: u64 = 100;
 /// Each of these must happen at least once in that many seeds, or the simulation has lost a tooth.
-const FAULTS: [&str; 12] = [
+const FAULTS: [&str; 15] = [
+    "filled from a snapshot",
+    "cut while filled",
+    "history taken",
     "power cuts",
     "cut in a call",
     "kills",

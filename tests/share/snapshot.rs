@@ -254,3 +254,29 @@ fn what_came_before_a_snapshot_is_fetched_until_the_device_can_serve_all_of_it()
     assert_eq!(cay.tree(), ada.tree());
     [ada, bob, cay].into_iter().for_each(super::devices::Device::finish);
 }
+
+#[test]
+fn a_link_from_before_the_snapshot_comes_back_when_it_was_renamed_elsewhere() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.symlink("link", "somewhere");
+    ada.mkdir("d");
+    ada.sync();
+    ada.write("note", b"later");
+    let cay = join(home.path(), "cay", &ada);
+    exchange(&[&ada, &cay]);
+    let bob = join_filled(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob, &cay]);
+    bob.unlink("link");
+    bob.unlink("note");
+    assert!(bob.try_rmdir("d"));
+    bob.sync();
+    cay.rename("link", "renamed");
+    cay.rename("d", "e");
+    cay.write("note", b"edited");
+    exchange(&[&ada, &bob, &cay]);
+    assert_eq!(bob.tree(), ada.tree());
+    assert_eq!(cay.tree(), ada.tree());
+    assert!(bob.find("renamed").is_some() && bob.find("e").is_some());
+    [ada, bob, cay].into_iter().for_each(super::devices::Device::finish);
+}

@@ -97,6 +97,9 @@ pub struct World {
     pub acknowledged: Vec<Acknowledged>,
 }
 
+/// How joiners begin: not filled, cut from power while they are, filled.
+const FILLINGS: [&str; 3] = ["not filled", "cut while filled", "filled from a snapshot"];
+
 /// Directories are machines' names to SQLite: none is used twice in a process.
 static WORLDS: AtomicU64 = AtomicU64::new(0);
 
@@ -139,10 +142,17 @@ impl World {
         };
         world.add(Device::found(dir(0), seed));
         world.alone();
+        // Of its own, so that the rest of a seed does not depend on it.
+        let mut drawn = SmallRng::seed_from_u64(seed ^ 0x66_69_6c_6c);
         for n in 1..count {
             let founder = &world.places[0];
             let fs = &founder.life.as_ref().expect("it runs").fs;
-            let joiner = Device::join(dir(n), seed ^ (n as u64) << 32, &founder.device, fs);
+            let mut joiner = Device::join(dir(n), seed ^ (n as u64) << 32, &founder.device, fs);
+            // Some hear the journals, some are filled from a snapshot, at once or after being cut.
+            for parts_max in [[0, 0], [9, 0], [1, 0], [1, 9]][drawn.random_range(0..4)] {
+                joiner.fill(fs, parts_max, &mut drawn);
+                world.stats.add(FILLINGS[parts_max.min(2)], 1);
+            }
             world.add(joiner);
         }
         for n in 0..world.places.len() {
@@ -260,6 +270,7 @@ impl World {
             watched: None,
         });
         self.turn_later(n);
+        self.recall_later(n);
     }
 
     fn start(&mut self, n: usize) {
@@ -359,6 +370,7 @@ impl World {
             !life.turn_is_due
                 && life.watched.is_none()
                 && replica.frontier() == first
+                && replica.gaps().is_empty()
                 && replica.missing_chunks(1, &HashSet::new()).is_empty()
         })
     }

@@ -382,11 +382,8 @@ impl Telling {
                 break;
             }
             after = Some(id);
-            // What it is stands nowhere but in its node, and in the op that made it.
-            if inode.special.is_some() && !self.has_node(id)? {
-                let batch = self.store.batch_with(id.0.journal(), id.0.seq())?;
-                page.count(batch.as_ref().map_or(0, Vec::len));
-                page.rows.batches.extend(batch.map(|batch| (id.0.journal(), Blob(batch))));
+            if inode.special.is_some() {
+                self.special(id, page)?;
             }
             page.count(encode_merged(&inode).len());
             page.rows.merged_inodes.push((id, inode));
@@ -394,9 +391,23 @@ impl Telling {
         Ok(Stage::Inodes(after))
     }
 
-    fn has_node(&self, file: FileId) -> Result<bool, StoreError> {
+    /// What it is stands nowhere but in its node, as long as it has a name, and in the op that made it.
+    fn special(&self, file: FileId, page: &mut Page) -> Result<(), StoreError> {
         let node = self.store.node(self.store.face(file)?)?;
-        Ok(node.is_some_and(|node| node.file == Some(file)))
+        let node = node.filter(|node| node.file == Some(file));
+        let kind = match node {
+            Some(node) => Some(node.kind),
+            None => self.store.special(file)?,
+        };
+        if let Some(kind) = kind {
+            page.count(encode_merged(&kind).len());
+            page.rows.specials.push((file, kind));
+        } else {
+            let batch = self.store.batch_with(file.0.journal(), file.0.seq())?;
+            page.count(batch.as_ref().map_or(0, Vec::len));
+            page.rows.batches.extend(batch.map(|batch| (file.0.journal(), Blob(batch))));
+        }
+        Ok(())
     }
 
     fn merged_versions(
