@@ -75,7 +75,7 @@ pub fn commit_of(
     rows.merged_inodes.iter().try_for_each(|(id, inode)| checker.inode(id.0, inode))?;
     for (file, kind) in &rows.specials {
         checker.ids("special file", file.packed(), [file.0])?;
-        checker.kind("special file", file.packed(), kind)?;
+        kind_of("special file", file.packed(), kind)?;
     }
     commit.load.specials = rows.specials;
     for (file, id, _) in &rows.merged_versions {
@@ -134,22 +134,13 @@ impl Checker {
         if ino == Ino(0) || node.mode > 0o7777 {
             return Err(wrong("has a number or mode that none has"));
         }
-        self.kind("inode", ino.0, &node.kind)?;
+        kind_of("inode", ino.0, &node.kind)?;
         let attrs = node.xattrs.iter().map(|(name, value)| name.len() + value.len());
         // Ops may add up to more than one device takes at once.
         if attrs.sum::<usize>() > 16 * XATTRS_BYTES_MAX {
             return Err(wrong("has too many attributes"));
         }
         node.company.as_deref().map_or(Ok(()), |company| self.company(ino, company))
-    }
-
-    fn kind(&self, what: &'static str, id: u64, kind: &Kind) -> Result<(), SnapshotError> {
-        match kind {
-            Kind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX => {
-                Err(wrong_row(what, id, "has a target that is too long"))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn company(&self, ino: Ino, company: &Company) -> Result<(), SnapshotError> {
@@ -211,5 +202,14 @@ impl Checker {
         let mut journals: HashSet<u16> = member.frontier.keys().copied().collect();
         journals.extend([named, member.id.journal()]);
         journals.into_iter().try_for_each(|journal| self.journal("member", id, journal))
+    }
+}
+
+fn kind_of(what: &'static str, id: u64, kind: &Kind) -> Result<(), SnapshotError> {
+    match kind {
+        Kind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX => {
+            Err(wrong_row(what, id, "has a target that is too long"))
+        }
+        _ => Ok(()),
     }
 }
