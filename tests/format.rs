@@ -414,6 +414,7 @@ fn snapshot_rows() -> SnapshotRows {
                 touch: 7,
             },
         )],
+        specials: vec![(FileId(id(302)), Kind::Symlink(b"target".to_vec()))],
         merged_versions: vec![(file, version, Version { key, content: hash })],
         moves: vec![Move { to: standing, entry, before: None, is_applied: true }],
         faces: vec![(file, Ino(302))],

@@ -12,6 +12,9 @@
 //!   over a connection is taken in again after it broke, and the other way round.
 //! - Clocks are wrong, by up to a quarter of an hour, and are set anew. Disks fill up.
 //!
+//! With `FILL=1`, some devices are filled from a snapshot as they join, and some of these lose power
+//! meanwhile. They fetch what came before it later, while all else goes on.
+//!
 //! Then all is healed. Every device must come to the same journals, chunks and tree (names, kinds,
 //! modes, links, attributes, bytes), its store be whole, and each content that an `fsync` has
 //! returned for be in the history of every device. An honest device's batches are never refused, a
@@ -31,6 +34,8 @@ mod cases;
 mod device;
 #[path = "sim/faults.rs"]
 mod faults;
+#[path = "sim/history.rs"]
+mod history;
 #[path = "sim/network.rs"]
 mod network;
 #[path = "sim/oracle.rs"]
@@ -57,6 +62,8 @@ use world::{Outcome, Stats};
 
 /// Run where nobody says how many.
 const SEEDS: u64 = 100;
+/// And these, where joiners are filled.
+const FILLED: [&str; 3] = ["filled from a snapshot", "cut while filled", "history taken"];
 /// Each of these must happen at least once in that many seeds, or the simulation has lost a tooth.
 const FAULTS: [&str; 12] = [
     "power cuts",
@@ -143,8 +150,9 @@ fn whatever_goes_wrong_all_devices_end_with_one_tree_and_nothing_is_lost() {
         println!("{count:>9} {what}");
     }
     if digests.len() as u64 >= SEEDS {
+        let filled = FILLED.into_iter().filter(|_| world::fills());
         let missing: Vec<&str> =
-            FAULTS.into_iter().filter(|what| !stats.0.contains_key(what)).collect();
+            FAULTS.into_iter().chain(filled).filter(|what| !stats.0.contains_key(what)).collect();
         assert!(missing.is_empty(), "it never happened: {missing:?}");
     }
 }

@@ -162,6 +162,7 @@ pub fn merged(bytes: &[u8]) {
     one::<types::merged::Version>(bytes);
     one::<types::merged::Move>(bytes);
     one::<types::merged::MemberOp>(bytes);
+    one::<types::Kind>(bytes);
 }
 
 fn sealers() -> [Sealer; 2] {

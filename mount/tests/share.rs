@@ -209,3 +209,49 @@ fn an_invitation_after_a_kill_leads_to_the_process_that_serves_now() {
     let home = tempfile::tempdir().expect("a directory");
     told(home.path(), &["join", &second]).expect("somebody listens");
 }
+
+#[test]
+fn a_device_that_joins_is_filled_and_then_fetches_what_came_before() {
+    let Some(ada) = Mount::new() else { return };
+    let here = ada.point();
+    for dir in 0..20 {
+        fs::create_dir(here.join(format!("d{dir}"))).expect("is made");
+        for n in 0..100 {
+            fs::write(here.join(format!("d{dir}/f{n}")), format!("{dir} {n}")).expect("is written");
+        }
+    }
+    std::os::unix::fs::symlink("d1/f1", here.join("link")).expect("is made");
+    let bob = Joined::new(&ada);
+    let there = bob.point();
+    // Nothing is waited for here: what is listed is whole, at whatever moment it is asked for.
+    assert_eq!(fs::read_dir(&there).expect("is listed").count(), 21);
+    assert_eq!(fs::read_dir(there.join("d19")).expect("is listed").count(), 100);
+    assert_eq!(fs::read(there.join("link")).expect("is read"), b"1 1");
+    fs::write(there.join("d3/f3"), b"changed by bob").expect("waits, and is written");
+    seen("a change", || holds(&here.join("d3/f3"), b"changed by bob"));
+    let log = fs::read_to_string(bob.dir.path().join("state/there/tidefs.log")).expect("a log");
+    assert!(log.contains("the workspace has come whole"), "{log}");
+    seen("the history", || {
+        let status = told(bob.dir.path(), &["status", "there", "--json"]).expect("is told");
+        status.contains("\"journals_cut\": 0") && status.contains("\"loading_names\": null")
+    });
+    bob.stop();
+    told(bob.dir.path(), &["verify", "there"]).expect("is whole");
+}
+
+#[test]
+fn a_device_that_is_killed_while_it_is_filled_begins_anew() {
+    let Some(ada) = Mount::new() else { return };
+    let here = ada.point();
+    for n in 0..3000 {
+        fs::write(here.join(format!("f{n}")), b"x").expect("is written");
+    }
+    let bob = Joined::new(&ada);
+    bob.kill();
+    bob.start();
+    seen("everything", || fs::read_dir(bob.point()).is_ok_and(|names| names.count() == 3000));
+    fs::write(bob.point().join("f1"), b"changed by bob").expect("is written");
+    seen("a change", || holds(&here.join("f1"), b"changed by bob"));
+    bob.stop();
+    told(bob.dir.path(), &["verify", "there"]).expect("is whole");
+}

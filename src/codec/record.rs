@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::CodecError;
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
-use crate::types::{NodeRecord, VersionRecord};
+use crate::types::{Kind, NodeRecord, VersionRecord};
 
 const NODE_VERSION: u8 = 1;
 const VERSION_VERSION: u8 = 1;
@@ -57,6 +57,10 @@ impl MergedRecord for Version {
 
 impl MergedRecord for Move {
     const WHAT: &'static str = "move";
+}
+
+impl MergedRecord for Kind {
+    const WHAT: &'static str = "kind";
 }
 
 impl MergedRecord for MemberOp {

@@ -56,13 +56,14 @@ impl Filling {
         let seed = Workspace::device_seed(dir, env)?;
         let workspace = Workspace::settings(dir, env)?.workspace;
         let mut parts = ask(config, &seed, workspace, (peer, addresses))?;
-        let head =
-            parts.next().map_err(FillError::from).and_then(|part| match hearing.hear(&part)? {
+        let head = parts.next_part().map_err(FillError::from).and_then(|part| {
+            match hearing.hear(&part)? {
                 (SnapshotPage::Head(head), _) => Ok(head),
                 (SnapshotPage::Rows(_), _) => {
                     Err(wrong_row("head", 0, "is not where it belongs").into())
                 }
-            });
+            }
+        });
         match head {
             Ok(head) => Ok((Self { parts, hearing }, head)),
             Err(error) => {
@@ -96,7 +97,7 @@ impl Filling {
 
     fn lay_all(&mut self, replica: &LocalReplica) -> Result<(), FillError> {
         loop {
-            let part = self.parts.next()?;
+            let part = self.parts.next_part()?;
             let (SnapshotPage::Rows(rows), is_last) = self.hearing.hear(&part)? else {
                 return Err(wrong_row("head", 0, "comes twice").into());
             };

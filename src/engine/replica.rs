@@ -244,8 +244,8 @@ pub(super) fn device_names(store: &Store) -> Result<DeviceNames, StoreError> {
 }
 
 impl Snapshot for Telling {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, ReplicaError> {
-        Telling::next(self).map_err(failed)
+    fn next_part(&mut self) -> Result<Option<Vec<u8>>, ReplicaError> {
+        Telling::next_part(self).map_err(failed)
     }
 }
 

@@ -22,6 +22,10 @@ pub struct Status {
     /// What it holds.
     #[serde(flatten)]
     pub counts: Counts,
+    /// While it is being filled from another device: how many names have come.
+    pub loading_names: Option<u64>,
+    /// Journals of which only the end is here: what came before is still being fetched.
+    pub journals_cut: u64,
     /// Files that were changed on devices apart, and that nobody has settled since.
     pub conflicts: u64,
     /// How they are shown.
@@ -49,6 +53,8 @@ pub fn status(dir: &Path, env: &Env) -> Result<Status, EngineError> {
         encryption: settings.encryption,
         compression: settings.compression,
         counts,
+        loading_names: store.loading()?,
+        journals_cut: store.bases()?.len() as u64,
         conflicts: store.conflicts()?,
         conflict_resolution: store.conflicts_shown()?.to_string(),
         disk_free_bytes: space.available_bytes,

@@ -9,12 +9,12 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::read::unsigned;
 use super::write::signed;
 use super::{Commit, Store, StoreError, Sync, Writer};
-use crate::codec::{MergedRecord, decode_merged};
+use crate::codec::{MergedRecord, decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, Version};
-use crate::types::{EntryId, FileId, Ino, OpId, VersionId};
+use crate::types::{EntryId, FileId, Ino, Kind, OpId, VersionId};
 
 /// Every table but those of chunks, which stay: they are named by their content.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "meta",
     "journal",
     "batch",
@@ -33,6 +33,7 @@ const TABLES: [&str; 19] = [
     "crowded",
     "wanted",
     "base",
+    "special",
     "unlisted",
 ];
 
@@ -43,6 +44,8 @@ pub struct LoadRows {
     pub unlisted: Vec<(Ino, bool)>,
     /// Batches from before what the journal was continued from: number, first seq, bytes.
     pub older: Vec<(u16, u64, Vec<u8>)>,
+    /// What symbolic links and special files are whose making is in such a part of a journal.
+    pub specials: Vec<(FileId, Kind)>,
     /// Where journals begin here, or that they are here from their beginning.
     pub bases: Vec<(u16, Option<Base>)>,
     /// How many names have come, or that everything has.
@@ -117,6 +120,19 @@ impl Store {
                 Ok((row.get(0)?, base))
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// What a symbolic link or special file is that a snapshot has told of.
+    ///
+    /// # Errors
+    /// The database's, or a record that does not decode.
+    pub fn special(&self, file: FileId) -> Result<Option<Kind>, StoreError> {
+        self.with_reader(|db| {
+            let mut select = db.prepare_cached("SELECT kind FROM special WHERE file = ?1")?;
+            let kind: Option<Vec<u8>> =
+                select.query_row([signed(file.packed())], |row| row.get(0)).optional()?;
+            Ok(kind.map(|bytes| decode_merged(&bytes)).transpose()?)
         })
     }
 
@@ -283,6 +299,12 @@ pub(super) fn put_load(transaction: &Transaction<'_>, rows: &LoadRows) -> Result
     for (journal, seq, bytes) in &rows.older {
         let sql = "INSERT OR IGNORE INTO batch VALUES (?1, ?2, ?3)";
         transaction.prepare_cached(sql)?.execute(params![journal, signed(*seq), bytes])?;
+    }
+    for (file, kind) in &rows.specials {
+        let sql = "INSERT OR REPLACE INTO special VALUES (?1, ?2)";
+        transaction
+            .prepare_cached(sql)?
+            .execute(params![signed(file.packed()), encode_merged(kind)])?;
     }
     for (journal, base) in &rows.bases {
         match base {

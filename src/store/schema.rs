@@ -71,6 +71,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE wanted (id BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE base (
         journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, upto INTEGER NOT NULL);
+    CREATE TABLE special (file INTEGER PRIMARY KEY, kind BLOB NOT NULL);
     CREATE TABLE unlisted (ino INTEGER PRIMARY KEY);
 ",
 ];

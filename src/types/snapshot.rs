@@ -7,8 +7,8 @@ use super::frame::bounded;
 use super::limits::{FRONTIER_DEVICES_MAX, SNAPSHOT_ROWS_MAX};
 use super::merged::{Entry, Inode, MemberOp, Move, Version};
 use super::{
-    Blob, DeviceId, EntryId, FileId, Ino, Name, NodeRecord, OpId, PlaceId, TreeRoot, VersionId,
-    VersionRecord, WorkspaceId,
+    Blob, DeviceId, EntryId, FileId, Ino, Kind, Name, NodeRecord, OpId, PlaceId, TreeRoot,
+    VersionId, VersionRecord, WorkspaceId,
 };
 
 /// What is signed at once. Each part names the one before it, so none can be left out.
@@ -109,6 +109,9 @@ pub struct SnapshotRows {
     /// Inodes as the merge keeps them.
     #[serde(deserialize_with = "bounded::<_, _, SNAPSHOT_ROWS_MAX>")]
     pub merged_inodes: Vec<(FileId, Inode)>,
+    /// Symbolic links and special files, which a removal leaves no node of: what they are.
+    #[serde(deserialize_with = "bounded::<_, _, SNAPSHOT_ROWS_MAX>")]
+    pub specials: Vec<(FileId, Kind)>,
     /// Versions as the merge keeps them.
     #[serde(deserialize_with = "bounded::<_, _, SNAPSHOT_ROWS_MAX>")]
     pub merged_versions: Vec<(FileId, VersionId, Version)>,

@@ -102,7 +102,7 @@ impl Joiner {
 /// All parts of a snapshot of a device.
 pub fn parts(of: &Device) -> Vec<Vec<u8>> {
     let mut snapshot = of.fs.replica().snapshot().expect("is pinned");
-    std::iter::from_fn(|| snapshot.next().expect("is read")).collect()
+    std::iter::from_fn(|| snapshot.next_part().expect("is read")).collect()
 }
 
 /// One more device, filled from a snapshot of `by`.

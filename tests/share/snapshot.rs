@@ -169,23 +169,21 @@ fn half_a_directory_is_never_shown_and_changes_wait_until_all_is_here() {
             }
         }
     };
-    let listing = std::thread::spawn({
-        let fs = bob.fs.clone();
-        move || (count(&fs), Instant::now())
-    });
     let change = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-    let changing = std::thread::spawn({
-        let (fs, change) = (bob.fs.clone(), change.clone());
-        let near = bob.find("near").expect("is there").ino;
-        move || (fs.setattr(near, &change, Wait::May).map(drop), Instant::now())
+    let near = bob.find("near").expect("is there").ino;
+    let (listed_at, changed_at, resumed) = std::thread::scope(|scope| {
+        let listing = scope.spawn(|| (count(&bob.fs), Instant::now()));
+        let changing = scope.spawn(|| {
+            bob.fs.setattr(near, &change, Wait::May).expect("is changed");
+            Instant::now()
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let resumed = Instant::now();
+        pages.by_ref().for_each(&mut lay);
+        let (names, listed_at) = listing.join().expect("lists");
+        assert_eq!(names, 3002);
+        (listed_at, changing.join().expect("changes"), resumed)
     });
-    std::thread::sleep(Duration::from_millis(100));
-    let resumed = Instant::now();
-    pages.by_ref().for_each(&mut lay);
-    let (names, listed_at) = listing.join().expect("lists");
-    assert_eq!(names, 3002);
-    let (changed, changed_at) = changing.join().expect("changes");
-    changed.expect("is changed");
     assert!(listed_at > resumed && changed_at > resumed, "they waited");
     exchange(&[&ada, &bob]);
     assert_eq!(ada.tree(), bob.tree());
@@ -242,7 +240,7 @@ fn what_came_before_a_snapshot_is_fetched_until_the_device_can_serve_all_of_it()
     assert_eq!(bob.fs.replica().gaps().len(), 1);
     let ada_sync = ada.replicate(&[]);
     let bob_sync = bob.replicate(&[(ada.fs.replica().device(), ada_sync.addresses())]);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !bob.fs.replica().gaps().is_empty() {
         assert!(Instant::now() < until, "the history has not come");
         std::thread::sleep(Duration::from_millis(5));
@@ -254,5 +252,31 @@ fn what_came_before_a_snapshot_is_fetched_until_the_device_can_serve_all_of_it()
     exchange(&[&ada, &bob]);
     exchange(&[&bob, &cay]);
     assert_eq!(cay.tree(), ada.tree());
+    [ada, bob, cay].into_iter().for_each(super::devices::Device::finish);
+}
+
+#[test]
+fn a_link_from_before_the_snapshot_comes_back_when_it_was_renamed_elsewhere() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.symlink("link", "somewhere");
+    ada.mkdir("d");
+    ada.sync();
+    ada.write("note", b"later");
+    let cay = join(home.path(), "cay", &ada);
+    exchange(&[&ada, &cay]);
+    let bob = join_filled(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob, &cay]);
+    bob.unlink("link");
+    bob.unlink("note");
+    assert!(bob.try_rmdir("d"));
+    bob.sync();
+    cay.rename("link", "renamed");
+    cay.rename("d", "e");
+    cay.write("note", b"edited");
+    exchange(&[&ada, &bob, &cay]);
+    assert_eq!(bob.tree(), ada.tree());
+    assert_eq!(cay.tree(), ada.tree());
+    assert!(bob.find("renamed").is_some() && bob.find("e").is_some());
     [ada, bob, cay].into_iter().for_each(super::devices::Device::finish);
 }

@@ -11,7 +11,7 @@ use tidefs::fs::{
     Attr, Caller, Filesystem, FsError, FsResult, Making, Options, RenameMode, SetAttr, Wait,
     Writing, XattrMode,
 };
-use tidefs::types::{Ino, JoinRequest, Kind, Role, Timestamp};
+use tidefs::types::{Ino, JoinRequest, Kind, Role, SnapshotPage, Timestamp};
 
 use super::vfs::{PoweredOn, power_on};
 
@@ -102,6 +102,34 @@ impl Device {
         let welcome = fs.replica().admit(&id, &request).expect("is admitted");
         Workspace::join(&device.dir, &welcome, &key, &device.env()).expect("joins");
         device
+    }
+
+    /// Filled from this moment of `from`, and closed; or cut from power after so many parts.
+    pub fn fill(&mut self, from: &Filesystem, parts_max: usize, random: &mut SmallRng) {
+        use tidefs::engine::sync::Replica;
+        let teller = from.replica().device();
+        let mut hearing = Workspace::hearing(&self.dir, &self.env(), teller).expect("is there");
+        let mut snapshot = from.replica().snapshot().expect("is pinned");
+        let mut filled = None;
+        for _ in 0..parts_max {
+            let Some(part) = snapshot.next_part().expect("is read") else { break };
+            match hearing.hear(&part).expect("is an honest device's") {
+                (SnapshotPage::Head(head), _) => {
+                    let workspace = OpenWorkspace::fill(&self.dir, &self.env(), &head);
+                    let workspace = workspace.expect("opens");
+                    let served = Filesystem::serve_by_hand(workspace, &Options::default());
+                    filled = Some(served.expect("serves"));
+                }
+                (SnapshotPage::Rows(rows), is_last) => {
+                    let fs = filled.as_ref().expect("the head came first");
+                    fs.replica().lay_page(rows, is_last).expect("is taken");
+                }
+            }
+        }
+        let Some(fs) = filled else { return };
+        let death = if fs.replica().loading().is_coming() { Death::Power } else { Death::Close };
+        assert!(self.go_down(fs, death, random), "closes");
+        self.power_on();
     }
 
     pub fn env(&self) -> Env {

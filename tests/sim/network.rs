@@ -73,6 +73,8 @@ pub enum Event {
     Arrive(u64, Vec<u8>),
     /// Batches that came before, again.
     Stale(DeviceId, Vec<Vec<u8>>),
+    /// What came before a snapshot is asked for.
+    Recall,
     /// A connection breaks.
     Break(u64),
     Ask(u64, RequestId, Vec<u8>),
@@ -123,6 +125,7 @@ impl World {
                     self.refresh(n);
                 }
             }
+            Event::Recall => self.recall(n),
             Event::Break(conn) => {
                 if self.may(Fault::Cut) {
                     self.cut(conn);

@@ -72,7 +72,9 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let status = engine::status(&dir, &Env::real())?;
     let members = engine::members(&dir, &Env::real())?;
     let standing = members.own_standing();
-    let read_only = (!standing.may_write()).then(|| tidefs::fs::why_read_only(standing).to_owned());
+    let is_whole = status.loading_names.is_none();
+    let read_only =
+        (is_whole && !standing.may_write()).then(|| tidefs::fs::why_read_only(standing).to_owned());
     let role = match standing {
         Standing::Member(role) => Some(role_name(role)),
         _ => None,
@@ -89,6 +91,10 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
         Some(served) => println!("mounted      {} (process {})", served.dir.display(), served.pid),
         None => println!("mounted      no"),
     }
+    if let Some(names) = status.loading_names {
+        let (names, files) = (HumanCount(names), HumanCount(status.counts.files));
+        println!("coming       {names} of {files} files named so far; changes wait");
+    }
     println!("role         {}", role.unwrap_or("none"));
     if let Some(why) = read_only {
         println!("read-only    {why}");
@@ -104,6 +110,9 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let how = status.conflict_resolution;
     println!("conflicts    {}, shown by {how}{listed}", status.conflicts);
     println!("batches      {}", HumanCount(status.counts.batches));
+    if status.journals_cut > 0 {
+        println!("history      of {} journals still coming", HumanCount(status.journals_cut));
+    }
     println!("encryption   {}", on_off(status.encryption));
     println!("compression  {}", on_off(status.compression));
     println!(

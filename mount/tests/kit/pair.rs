@@ -105,6 +105,16 @@ impl Joined {
         tidefs(self.dir.path(), &["umount", "there"]);
     }
 
+    /// Ends the process at once, and takes away the mount that it leaves.
+    pub fn kill(&self) {
+        let status = told(self.dir.path(), &["status", "there", "--json"]).expect("is told");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let pid = status["mounted"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+        drop(Command::new("umount").arg("-l").arg(self.point()).status());
+    }
+
     pub fn start(&self) {
         tidefs(self.dir.path(), &["mount", "-o", &self.options, "there"]);
     }

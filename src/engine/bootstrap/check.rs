@@ -73,6 +73,11 @@ pub fn commit_of(
     rows.voids.iter().try_for_each(|(op, _)| checker.ids("void op", op.packed(), [*op]))?;
     rows.merged_entries.iter().try_for_each(|(id, entry)| checker.entry(id.0, entry))?;
     rows.merged_inodes.iter().try_for_each(|(id, inode)| checker.inode(id.0, inode))?;
+    for (file, kind) in &rows.specials {
+        checker.ids("special file", file.packed(), [file.0])?;
+        kind_of("special file", file.packed(), kind)?;
+    }
+    commit.load.specials = rows.specials;
     for (file, id, _) in &rows.merged_versions {
         checker.ids("version", id.packed(), [file.0, id.0])?;
     }
@@ -129,9 +134,7 @@ impl Checker {
         if ino == Ino(0) || node.mode > 0o7777 {
             return Err(wrong("has a number or mode that none has"));
         }
-        if matches!(&node.kind, Kind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX) {
-            return Err(wrong("has a target that is too long"));
-        }
+        kind_of("inode", ino.0, &node.kind)?;
         let attrs = node.xattrs.iter().map(|(name, value)| name.len() + value.len());
         // Ops may add up to more than one device takes at once.
         if attrs.sum::<usize>() > 16 * XATTRS_BYTES_MAX {
@@ -200,5 +203,14 @@ impl Checker {
         let mut journals: HashSet<u16> = member.frontier.keys().copied().collect();
         journals.extend(named.into_iter().chain([member.id.journal()]));
         journals.into_iter().try_for_each(|journal| self.journal("member", id, journal))
+    }
+}
+
+fn kind_of(what: &'static str, id: u64, kind: &Kind) -> Result<(), SnapshotError> {
+    match kind {
+        Kind::Symlink(target) if target.len() > SYMLINK_BYTES_MAX => {
+            Err(wrong_row(what, id, "has a target that is too long"))
+        }
+        _ => Ok(()),
     }
 }

@@ -85,6 +85,12 @@ impl Page {
         self.count += 1;
         self.bytes += bytes + ROW_BYTES;
     }
+
+    /// Rows without a record.
+    fn count_all(&mut self, rows: usize) {
+        self.count += rows;
+        self.bytes += rows * ROW_BYTES;
+    }
 }
 
 impl Telling {
@@ -98,7 +104,7 @@ impl Telling {
     ///
     /// # Errors
     /// The store's.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
         if matches!(self.stage, Stage::Over) {
             return Ok(None);
         }
@@ -170,10 +176,13 @@ impl Telling {
             Stage::Tree(dirs, after) => self.tree(dirs, after, page)?,
             Stage::Nameless(after) => self.nameless(after, page)?,
             Stage::Versions(after) => self.versions(after, page)?,
-            Stage::Known(mut known) => match self.known(&mut known, page)? {
-                true => Stage::Voids(None),
-                false => Stage::Known(known),
-            },
+            Stage::Known(mut known) => {
+                if self.known(&mut known, page)? {
+                    Stage::Voids(None)
+                } else {
+                    Stage::Known(known)
+                }
+            }
             Stage::Voids(after) => self.voids(after, page)?,
             Stage::Faces(after) => self.faces(after, page)?,
             Stage::Entries(after) => self.entries(after, page)?,
@@ -336,7 +345,7 @@ impl Telling {
     fn voids(&self, after: Option<OpId>, page: &mut Page) -> Result<Stage, StoreError> {
         let voids = self.store.voids_page(after, READ_ROWS)?;
         let Some((last, _)) = voids.last().copied() else { return Ok(Stage::Faces(None)) };
-        voids.iter().for_each(|_| page.count(0));
+        page.count_all(voids.len());
         page.rows.voids.extend(voids);
         Ok(Stage::Voids(Some(last)))
     }
@@ -344,7 +353,7 @@ impl Telling {
     fn faces(&self, after: Option<FileId>, page: &mut Page) -> Result<Stage, StoreError> {
         let faces = self.store.faces_page(after, READ_ROWS)?;
         let Some((last, _)) = faces.last().copied() else { return Ok(Stage::Entries(None)) };
-        faces.iter().for_each(|_| page.count(0));
+        page.count_all(faces.len());
         page.rows.faces.extend(faces);
         Ok(Stage::Faces(Some(last)))
     }
@@ -375,11 +384,8 @@ impl Telling {
                 break;
             }
             after = Some(id);
-            // What it is stands nowhere but in its node, and in the op that made it.
-            if inode.special.is_some() && !self.has_node(id)? {
-                let batch = self.store.batch_with(id.0.journal(), id.0.seq())?;
-                page.count(batch.as_ref().map_or(0, Vec::len));
-                page.rows.batches.extend(batch.map(|batch| (id.0.journal(), Blob(batch))));
+            if inode.special.is_some() {
+                self.special(id, page)?;
             }
             page.count(encode_merged(&inode).len());
             page.rows.merged_inodes.push((id, inode));
@@ -387,9 +393,23 @@ impl Telling {
         Ok(Stage::Inodes(after))
     }
 
-    fn has_node(&self, file: FileId) -> Result<bool, StoreError> {
+    /// What it is stands nowhere but in its node, as long as it has a name, and in the op that made it.
+    fn special(&self, file: FileId, page: &mut Page) -> Result<(), StoreError> {
         let node = self.store.node(self.store.face(file)?)?;
-        Ok(node.is_some_and(|node| node.file == Some(file)))
+        let node = node.filter(|node| node.file == Some(file));
+        let kind = match node {
+            Some(node) => Some(node.kind),
+            None => self.store.special(file)?,
+        };
+        if let Some(kind) = kind {
+            page.count(encode_merged(&kind).len());
+            page.rows.specials.push((file, kind));
+        } else {
+            let batch = self.store.batch_with(file.0.journal(), file.0.seq())?;
+            page.count(batch.as_ref().map_or(0, Vec::len));
+            page.rows.batches.extend(batch.map(|batch| (file.0.journal(), Blob(batch))));
+        }
+        Ok(())
     }
 
     fn merged_versions(

@@ -25,10 +25,8 @@ impl Committer {
         rows: SnapshotRows,
         is_last: bool,
     ) -> Result<(), DeliverError> {
-        let taken = self.lay_page(rows).and_then(|()| match is_last {
-            true => self.finish_loading(),
-            false => Ok(()),
-        });
+        let laid = self.lay_page(rows);
+        let taken = if is_last { laid.and_then(|()| self.finish_loading()) } else { laid };
         match &taken {
             Ok(()) if is_last => self.loading.end(),
             Ok(()) => self.loading.page_came(),

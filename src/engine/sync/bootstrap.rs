@@ -85,7 +85,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`SyncError::Refused`] if the other device tells none; else as the network fails.
-    pub fn next(&mut self) -> Result<Vec<u8>, SyncError> {
+    pub fn next_part(&mut self) -> Result<Vec<u8>, SyncError> {
         let within = if self.has_begun { PART_TIME } else { FIRST_PART_TIME };
         self.has_begun = true;
         let (reader, link, epochs) = (&mut self.reader, &self.link, &mut self.epochs);
@@ -162,7 +162,7 @@ async fn read(snapshot: &mut Box<dyn Snapshot>) -> Result<Option<Vec<u8>>, SyncE
     let taken = std::mem::replace(snapshot, Box::new(Nothing));
     let read = spawn_blocking(move || {
         let mut taken = taken;
-        let part = taken.next();
+        let part = taken.next_part();
         (taken, part)
     });
     let (back, part) = read.await.map_err(|_| SyncError::Closed)?;
@@ -174,7 +174,7 @@ async fn read(snapshot: &mut Box<dyn Snapshot>) -> Result<Option<Vec<u8>>, SyncE
 struct Nothing;
 
 impl Snapshot for Nothing {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, ReplicaError> {
+    fn next_part(&mut self) -> Result<Option<Vec<u8>>, ReplicaError> {
         Ok(None)
     }
 }

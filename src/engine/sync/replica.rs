@@ -166,7 +166,7 @@ pub trait Snapshot: Send {
     ///
     /// # Errors
     /// [`ReplicaError::Failed`] if it cannot be read.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, ReplicaError>;
+    fn next_part(&mut self) -> Result<Option<Vec<u8>>, ReplicaError>;
 }
 
 /// Why the workspace did not do what replication asked.

@@ -326,7 +326,13 @@ impl Viewing<'_, '_> {
             _ if inode.is_some_and(|inode| inode.special.is_none()) => {
                 Ok((Kind::Regular, self.now))
             }
-            _ => Err(StoreError::Corrupt(format!("the op that made {file:?} is not here")).into()),
+            _ => match self.folding.merger.store.special(file)? {
+                Some(kind) => Ok((kind, self.now)),
+                None => {
+                    Err(StoreError::Corrupt(format!("the op that made {file:?} is not here"))
+                        .into())
+                }
+            },
         }
     }
 }
