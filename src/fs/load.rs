@@ -172,7 +172,7 @@ impl Inner {
                     layers.push(extents);
                     at = base;
                 }
-                content => break self.fetch_base(content, version.size_bytes)?,
+                content => break self.fetch_base(content)?,
             }
         };
         let count = u32::try_from(layers.len()).expect("a chain of patches is short");
@@ -198,14 +198,14 @@ impl Inner {
         })
     }
 
-    fn fetch_base(&self, content: Content, size: u64) -> FsResult<(Manifest, ExtentMap)> {
+    fn fetch_base(&self, content: Content) -> FsResult<(Manifest, ExtentMap)> {
         let mut over = ExtentMap::default();
         let base = match content {
             Content::Inline(bytes) => {
                 over.write(0, &bytes);
                 Manifest::default()
             }
-            Content::Chunk(chunk) => Manifest::new(size, vec![Item::Chunk(chunk)]),
+            Content::Chunk(chunk) => Manifest::new(vec![Item::Chunk(chunk)]),
             Content::Manifest(root) => {
                 Manifest::load(&root, &self.sealer, &mut |node: &ChunkRef| -> FsResult<Vec<u8>> {
                     self.read_chunk(&node.id)
