@@ -21,7 +21,7 @@ use crate::types::{ChunkId, ChunkRef};
 /// smaller.
 const ITEMS_MAX: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
-/// Where chunks of 64 KiB end in a file, and where those of 256 KiB do.
+/// Where chunks of 64 KiB end in a file, and where those of 128 KiB do.
 const SMALL_BYTES: u64 = 64 << 20;
 const MEDIUM_BYTES: u64 = 1 << 30;
 
@@ -30,7 +30,7 @@ const MEDIUM_BYTES: u64 = 1 << 30;
 pub enum SizeClass {
     /// 64 KiB.
     Small,
-    /// 256 KiB.
+    /// 128 KiB.
     Medium,
     /// 1 MiB.
     Large,
@@ -54,7 +54,7 @@ impl SizeClass {
     pub fn average_bytes(self) -> usize {
         match self {
             Self::Small => 64 << 10,
-            Self::Medium => 256 << 10,
+            Self::Medium => 128 << 10,
             Self::Large => 1 << 20,
         }
     }

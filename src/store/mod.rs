@@ -10,6 +10,7 @@ mod read;
 mod schema;
 mod segment;
 mod upkeep;
+mod wanted;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -20,9 +21,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 pub use error::{Remedy, StoreError};
-pub use merged::{MergedRows, Wanted};
+pub use merged::MergedRows;
 pub use read::{Counts, NodesPage, VersionsPage};
 pub use upkeep::{ChunkPlace, Tally};
+pub use wanted::Wanted;
 pub use write::{Commit, Sync, Writer};
 
 use crate::env::{Env, FreeSpace};

@@ -65,6 +65,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX face_ino ON face (ino);
     CREATE TABLE crowded (ino INTEGER PRIMARY KEY);
     CREATE TABLE wanted (id BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE passed (id BLOB PRIMARY KEY) WITHOUT ROWID;
 ",
 ];
 

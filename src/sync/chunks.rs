@@ -100,6 +100,8 @@ pub(super) struct Chunks {
     come_since: HashSet<ChunkId>,
     /// There may be missing chunks that are not wanted yet.
     more: bool,
+    /// When there will be.
+    more_at_ms: Option<u64>,
     pause_until_ms: u64,
     chunk_bytes_mean: usize,
 }
@@ -119,6 +121,7 @@ impl Chunks {
             refilling: false,
             come_since: HashSet::new(),
             more: true,
+            more_at_ms: None,
             pause_until_ms: 0,
             chunk_bytes_mean: 64 << 10,
         }
@@ -179,9 +182,15 @@ impl Chunks {
         }
     }
 
-    /// These are missing: the answer to [`Output::Refill`].
-    pub fn missing(&mut self, mut chunks: Vec<ChunkId>, jitter: &mut Jitter) {
+    /// These are missing, and others will be: the answer to [`Output::Refill`].
+    pub fn missing(
+        &mut self,
+        mut chunks: Vec<ChunkId>,
+        more_at_ms: Option<u64>,
+        jitter: &mut Jitter,
+    ) {
         self.refilling = false;
+        self.more_at_ms = more_at_ms;
         self.more |= chunks.len() >= REFILL_COUNT;
         // Several devices that fetch the same then begin with different chunks, and can serve
         // each other.
@@ -292,6 +301,9 @@ impl Chunks {
                 self.enqueue(chunk, false);
             }
         }
+        if self.more_at_ms.take_if(|due_ms| *due_ms <= now_ms).is_some() {
+            self.more = true;
+        }
         if now_ms >= self.pause_until_ms {
             while self.ask(now_ms, out) {}
         }
@@ -304,7 +316,7 @@ impl Chunks {
         let ends = live.map(|request| request.stall_ms.min(request.end_ms));
         let parked = self.parked.first().map(|(due_ms, _)| *due_ms);
         let pause = (self.pause_until_ms > now_ms).then_some(self.pause_until_ms);
-        ends.chain(parked).chain(pause).min()
+        ends.chain(parked).chain(pause).chain(self.more_at_ms).min()
     }
 
     fn refill(&mut self, out: &mut Vec<Output>) {

@@ -360,6 +360,7 @@ impl World {
                 && life.watched.is_none()
                 && replica.frontier() == first
                 && replica.missing_chunks(1, &HashSet::new()).is_empty()
+                && replica.missing_later_ms().is_none()
         })
     }
 

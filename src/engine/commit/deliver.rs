@@ -198,6 +198,7 @@ impl Committer {
         if self.merger.is_shared() {
             self.handle.set_shared();
         }
+        self.published.set_late(self.merger.late(), micros(self.env.clock.now()));
         self.published.set(self.merger.frontier(), self.merger.roles());
     }
 }

@@ -5,6 +5,7 @@
 //! store has to change, all or nothing. Nothing of it is remembered before that commit is done.
 
 mod folding;
+mod late;
 mod ops;
 mod records;
 mod texts;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use folding::Folding;
+use late::Late;
 pub use ops::add;
 pub use texts::Fork;
 pub use view::ViewChange;
@@ -27,7 +29,9 @@ use crate::merge::Membership;
 use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
-use crate::types::{ConflictResolution, DeviceId, Hlc, NameHasher, Op, OpId, Role, Timestamp};
+use crate::types::{
+    ChunkId, ConflictResolution, DeviceId, FileId, Hlc, NameHasher, Op, OpId, Role, Timestamp,
+};
 
 /// Why a peer's batches are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,7 @@ struct Known {
     member_ops: Vec<MemberOp>,
     members: Membership,
     moves: Arc<Vec<Move>>,
+    late: Late,
 }
 
 /// Merges journals.
@@ -115,7 +120,9 @@ impl Merger {
         moves.sort_by_key(|line| line.to.key);
         let folded = store.folded()?.into_iter().collect();
         let moves = Arc::new(moves);
-        let known = Known { chains, heard, folded, devices, numbers, member_ops, members, moves };
+        let late = Late::default();
+        let known =
+            Known { chains, heard, folded, devices, numbers, member_ops, members, moves, late };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
         Ok(Self { store, sealer, hasher, own, known, conflicts, conflicts_shown })
@@ -264,6 +271,11 @@ impl Merger {
         let ops = decode_ops(&plain, |device| self.known.numbers.get(device).copied())?;
         let index = usize::try_from(id.seq() - batch.seq).unwrap_or(usize::MAX);
         Ok(ops.into_iter().nth(index))
+    }
+
+    /// The roots whose content is left for later, with their files.
+    pub fn late(&self) -> impl Iterator<Item = (FileId, ChunkId)> {
+        self.known.late.roots()
     }
 
     /// The round's commit is in the store.
