@@ -4,6 +4,8 @@
 //! because no connected peer has it. Those that a reader waits for go first and have a place of
 //! their own among the requests under way.
 
+mod want;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -11,6 +13,7 @@ use super::backoff::Jitter;
 use super::machine::{ConnId, Output, RequestId};
 use crate::types::limits::{ANSWER_BYTES, REQUEST_CHUNKS_MAX, SEALED_BYTES_MAX};
 use crate::types::{ChunkId, DeviceId};
+use want::{Place, Source, Want};
 
 /// A request that brings nothing for this long has failed.
 const STALL_MS: u64 = 20_000;
@@ -34,35 +37,10 @@ const PARKED_MAX: usize = 1 << 16;
 /// The first wait of such a chunk; it doubles.
 const PARK_MS: u64 = 2_000;
 const PARK_MAX_MS: u64 = 60_000;
+/// A peer that has offered a chunk which is wanted here, or lacked one, counts as fetching the same for this long.
+const SAME_MS: u64 = 3_000;
 /// After chunks could not be stored, none is asked for during this time.
 const STORE_PAUSE_MS: u64 = 10_000;
-
-/// A peer that chunks can be asked of.
-#[derive(Debug)]
-struct Source {
-    conn: ConnId,
-    under_way: usize,
-    /// It had what it was last asked for, or was never asked.
-    trusted: bool,
-    strikes: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Queued,
-    UnderWay,
-    Parked(u64),
-}
-
-#[derive(Debug)]
-struct Want {
-    urgent: bool,
-    place: Place,
-    /// Who said that it has not, and who that it has.
-    lacking: Vec<DeviceId>,
-    offered: Vec<DeviceId>,
-    parks: u32,
-}
 
 #[derive(Debug)]
 struct Request {
@@ -86,6 +64,7 @@ pub(super) struct Brought {
 
 #[derive(Debug)]
 pub(super) struct Chunks {
+    device: DeviceId,
     ops_max: usize,
     request_chunks_max: usize,
     wanted: BTreeMap<ChunkId, Want>,
@@ -102,13 +81,16 @@ pub(super) struct Chunks {
     more: bool,
     /// When there will be.
     more_at_ms: Option<u64>,
+    /// When the first chunk that is another's turn may be asked for all the same.
+    turn_ms: Option<u64>,
     pause_until_ms: u64,
     chunk_bytes_mean: usize,
 }
 
 impl Chunks {
-    pub fn new(ops_max: usize, request_chunks_max: usize) -> Self {
+    pub fn new(device: DeviceId, ops_max: usize, request_chunks_max: usize) -> Self {
         Self {
+            device,
             ops_max: ops_max.max(1),
             request_chunks_max: request_chunks_max.clamp(1, REQUEST_CHUNKS_MAX),
             wanted: BTreeMap::new(),
@@ -122,6 +104,7 @@ impl Chunks {
             come_since: HashSet::new(),
             more: true,
             more_at_ms: None,
+            turn_ms: None,
             pause_until_ms: 0,
             chunk_bytes_mean: 64 << 10,
         }
@@ -129,7 +112,9 @@ impl Chunks {
 
     /// A peer is there: what nobody had is asked of it.
     pub fn connected(&mut self, peer: DeviceId, conn: ConnId) {
-        self.sources.insert(peer, Source { conn, under_way: 0, trusted: true, strikes: 0 });
+        let (under_way, trusted, strikes, same_until_ms) = (0, true, 0, 0);
+        let source = Source { conn, under_way, trusted, strikes, same_until_ms };
+        self.sources.insert(peer, source);
         for want in self.wanted.values_mut() {
             want.lacking.retain(|lacking| *lacking != peer);
             want.offered.retain(|offering| *offering != peer);
@@ -167,8 +152,11 @@ impl Chunks {
             }
         }
         for chunk in chunks {
-            let want = self.wanted.entry(chunk).or_insert_with(Want::new);
+            let want = self.wanted.entry(chunk).or_insert_with(|| Want::new(now_ms));
             let was_urgent = std::mem::replace(&mut want.urgent, true);
+            if !was_urgent {
+                want.since_ms = now_ms;
+            }
             match want.place {
                 Place::UnderWay => continue,
                 Place::Queued if was_urgent => continue,
@@ -188,6 +176,7 @@ impl Chunks {
         mut chunks: Vec<ChunkId>,
         more_at_ms: Option<u64>,
         jitter: &mut Jitter,
+        now_ms: u64,
     ) {
         self.refilling = false;
         self.more_at_ms = more_at_ms;
@@ -200,7 +189,7 @@ impl Chunks {
         let come = std::mem::take(&mut self.come_since);
         for chunk in chunks.into_iter().filter(|chunk| !come.contains(chunk)) {
             if let Entry::Vacant(vacant) = self.wanted.entry(chunk) {
-                vacant.insert(Want::new());
+                vacant.insert(Want::new(now_ms));
                 self.enqueue(chunk, false);
             }
         }
@@ -219,9 +208,12 @@ impl Chunks {
     }
 
     /// A peer says that it has these.
-    pub fn offered(&mut self, peer: &DeviceId, chunks: &[ChunkId]) {
+    pub fn offered(&mut self, peer: &DeviceId, chunks: &[ChunkId], now_ms: u64) {
         for chunk in chunks {
             let Some(want) = self.wanted.get_mut(chunk) else { continue };
+            if let Some(source) = self.sources.get_mut(peer) {
+                source.same_until_ms = now_ms + SAME_MS;
+            }
             want.lacking.retain(|lacking| lacking != peer);
             if !want.offered.contains(peer) {
                 want.offered.push(*peer);
@@ -259,7 +251,8 @@ impl Chunks {
         self.here(stored);
         let lacking: HashSet<&ChunkId> = brought.lacking.iter().collect();
         let failed = stored.is_empty() && lacking.is_empty() && !brought.store_failed;
-        let strikes = self.settle_source(&request, count > 0, failed);
+        let lacks = !lacking.is_empty();
+        let strikes = self.settle_source(&request, (count > 0, lacks, failed), now_ms);
         for chunk in request.chunks.iter().rev() {
             let Some(want) = self.wanted.get_mut(chunk) else { continue };
             if (lacking.contains(chunk) || failed) && strikes.is_some() {
@@ -272,13 +265,21 @@ impl Chunks {
     }
 
     /// Books a request's end with its peer; returns its strikes, if the connection is still there.
-    fn settle_source(&mut self, request: &Request, found: bool, failed: bool) -> Option<u32> {
+    fn settle_source(
+        &mut self,
+        request: &Request,
+        (found, lacks, failed): (bool, bool, bool),
+        now_ms: u64,
+    ) -> Option<u32> {
         let source = self.sources.get_mut(&request.peer)?;
         if source.conn != request.conn {
             return None;
         }
         source.under_way -= 1;
         source.trusted = found;
+        if lacks {
+            source.same_until_ms = now_ms + SAME_MS;
+        }
         source.strikes = if failed { source.strikes + 1 } else { 0 };
         Some(source.strikes)
     }
@@ -304,6 +305,7 @@ impl Chunks {
         if self.more_at_ms.take_if(|due_ms| *due_ms <= now_ms).is_some() {
             self.more = true;
         }
+        self.turn_ms = None;
         if now_ms >= self.pause_until_ms {
             while self.ask(now_ms, out) {}
         }
@@ -316,7 +318,8 @@ impl Chunks {
         let ends = live.map(|request| request.stall_ms.min(request.end_ms));
         let parked = self.parked.first().map(|(due_ms, _)| *due_ms);
         let pause = (self.pause_until_ms > now_ms).then_some(self.pause_until_ms);
-        ends.chain(parked).chain(pause).chain(self.more_at_ms).min()
+        let soon = self.more_at_ms.into_iter().chain(self.turn_ms);
+        ends.chain(parked).chain(pause).chain(soon).min()
     }
 
     fn refill(&mut self, out: &mut Vec<Output>) {
@@ -341,7 +344,7 @@ impl Chunks {
                 continue;
             }
             for peer in &peers {
-                let chunks = self.pick(peer, urgent);
+                let chunks = self.pick(peer, urgent, now_ms);
                 if !chunks.is_empty() {
                     self.send(*peer, urgent, chunks, now_ms, out);
                     return true;
@@ -382,7 +385,7 @@ impl Chunks {
     }
 
     /// Takes from the queue what to ask `peer` for: first what no other has offered.
-    fn pick(&mut self, peer: &DeviceId, urgent: bool) -> Vec<ChunkId> {
+    fn pick(&mut self, peer: &DeviceId, urgent: bool, now_ms: u64) -> Vec<ChunkId> {
         let queue = if urgent { &mut self.urgent } else { &mut self.queue };
         let (wanted, sources) = (&self.wanted, &self.sources);
         let share = self.ops_max.div_ceil(sources.len().max(1));
@@ -395,6 +398,13 @@ impl Chunks {
         let mut ranked: Vec<(bool, usize)> = Vec::new();
         for (index, chunk) in seen.iter().enumerate() {
             let Some(want) = wanted.get(chunk) else { continue };
+            let turn_ms = want.turn_ms();
+            if now_ms < turn_ms
+                && want.is_turn_of_another(chunk, peer, &self.device, sources, now_ms)
+            {
+                self.turn_ms = Some(self.turn_ms.map_or(turn_ms, |first| first.min(turn_ms)));
+                continue;
+            }
             if want.may_ask(peer, sources) && !want.waits_for_another(peer, sources, share) {
                 ranked.push((want.offered.iter().any(|offering| offering != peer), index));
             }
@@ -448,42 +458,4 @@ fn stall_after_ms(urgent: bool) -> u64 {
 fn is_live(wanted: &BTreeMap<ChunkId, Want>, chunk: &ChunkId, urgent: bool) -> bool {
     let want = wanted.get(chunk);
     want.is_some_and(|want| want.place == Place::Queued && want.urgent == urgent)
-}
-
-impl Want {
-    fn new() -> Self {
-        Self {
-            urgent: false,
-            place: Place::Queued,
-            lacking: Vec::new(),
-            offered: Vec::new(),
-            parks: 0,
-        }
-    }
-
-    /// Does another say that it has it, and can be asked soon? So a device that serves many sends
-    /// little more than one copy.
-    fn waits_for_another(
-        &self,
-        peer: &DeviceId,
-        sources: &BTreeMap<DeviceId, Source>,
-        share: usize,
-    ) -> bool {
-        let is_free =
-            |source: Option<&Source>| source.is_some_and(|source| source.under_way < share);
-        let mut others = self.offered.iter().filter(|other| *other != peer);
-        !self.urgent && !self.offered.contains(peer) && others.any(|o| is_free(sources.get(o)))
-    }
-
-    /// May `peer` have it, and is nobody else likelier to?
-    fn may_ask(&self, peer: &DeviceId, sources: &BTreeMap<DeviceId, Source>) -> bool {
-        let likely = |peer: &DeviceId, source: &Source| {
-            !self.lacking.contains(peer) && (source.trusted || self.offered.contains(peer))
-        };
-        let Some(source) = sources.get(peer) else { return false };
-        if self.lacking.contains(peer) {
-            return false;
-        }
-        likely(peer, source) || !sources.iter().any(|(peer, source)| likely(peer, source))
-    }
 }

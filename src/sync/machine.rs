@@ -200,7 +200,7 @@ impl Machine {
             local: Frontier::new(),
             links: Links::new(tuning.device, tuning.dial_unknown),
             sessions: BTreeMap::new(),
-            chunks: Chunks::new(tuning.ops_max, tuning.request_chunks_max),
+            chunks: Chunks::new(tuning.device, tuning.ops_max, tuning.request_chunks_max),
             jitter: Jitter::new(tuning.seed),
         }
     }
@@ -255,7 +255,7 @@ impl Machine {
             Input::Here(chunks) => self.chunks.here(&chunks),
             Input::Missing { chunks, later_ms } => {
                 let later_ms = later_ms.map(|wait_ms| now_ms + wait_ms);
-                self.chunks.missing(chunks, later_ms, &mut self.jitter);
+                self.chunks.missing(chunks, later_ms, &mut self.jitter, now_ms);
             }
             Input::Progress(request) => self.chunks.progress(request, now_ms),
             Input::Fetched { request, stored, lacking, bytes, store_failed } => {
@@ -326,7 +326,7 @@ impl Machine {
             }
             Frame::Offer(chunks) => {
                 let peer = session.peer;
-                self.chunks.offered(&peer, &chunks);
+                self.chunks.offered(&peer, &chunks, now_ms);
             }
             Frame::Hello { .. }
             | Frame::Join { .. }

@@ -343,6 +343,38 @@ fn what_a_manifest_names_is_looked_for_once_that_is_read() {
 }
 
 #[test]
+fn of_two_devices_that_fetch_the_same_each_asks_the_author_for_its_share() {
+    let mut hand = Hand::new(64);
+    hand.connect(1, 1, true);
+    hand.connect(2, 2, true);
+    let chunks: Vec<ChunkId> = (0..40).map(|n| ChunkId::of(&[n])).collect();
+    // Device 2 offers what is wanted here, so it fetches the same.
+    hand.input(Input::Want(vec![chunk(1)]));
+    hand.input(Input::Frame(ConnId(2), Frame::Offer(vec![chunk(1)])));
+    let out = hand.input(Input::Missing { chunks: chunks.clone(), later_ms: None });
+    let asked: Vec<ChunkId> = fetches(&out).into_iter().flat_map(|fetch| fetch.3).collect();
+    assert!(fetches(&out).iter().all(|fetch| fetch.1 == 1), "device 2 has none of them yet");
+    assert!((10..30).contains(&asked.len()), "{} of 40 are this device's turn", asked.len());
+    let (offered, late) =
+        chunks.into_iter().filter(|c| !asked.contains(c)).partition(|c| c.0[0] > 99);
+    let (offered, late): (Vec<ChunkId>, Vec<ChunkId>) = (offered, late);
+    let out = hand.input(Input::Frame(ConnId(2), Frame::Offer(offered.clone())));
+    let mut of_two: Vec<ChunkId> = fetches(&out).into_iter().flat_map(|fetch| fetch.3).collect();
+    assert!(fetches(&out).iter().all(|fetch| fetch.1 == 2));
+    of_two.sort_unstable();
+    let mut sorted = offered;
+    sorted.sort_unstable();
+    assert_eq!(of_two, sorted);
+    // What it does not offer in time is asked for all the same.
+    let mut rest: Vec<ChunkId> =
+        fetches(&hand.at(2_000)).into_iter().flat_map(|fetch| fetch.3).collect();
+    rest.sort_unstable();
+    let mut late = late;
+    late.sort_unstable();
+    assert_eq!(rest, late);
+}
+
+#[test]
 fn what_will_be_missing_later_is_looked_for_then() {
     let mut hand = Hand::new(10);
     hand.connect(1, 1, true);
