@@ -21,9 +21,8 @@ const STALL_MS: u64 = 20_000;
 const URGENT_STALL_MS: u64 = 5_000;
 /// A request is over after this long, whatever it brings: what it did not is asked for anew.
 const REQUEST_MS: u64 = 600_000;
-/// Of several peers, less is asked at once: those who fetch the same then hear earlier who has what,
-/// and the first to have it sends less than a copy to each.
-const SHARED_ANSWER_BYTES: usize = ANSWER_BYTES / 4;
+/// Of several peers, less is asked at once: those who fetch the same then hear earlier who has what.
+const SHARED_ANSWER_BYTES: usize = ANSWER_BYTES / 2;
 /// Failed requests in a row after which a peer loses its connection.
 const STRIKES_MAX: u32 = 3;
 /// Below this many waiting chunks, more are looked for.
@@ -391,34 +390,33 @@ impl Chunks {
         let share = self.ops_max.div_ceil(sources.len().max(1));
         let bytes = if sources.len() > 1 { SHARED_ANSWER_BYTES } else { ANSWER_BYTES };
         let count_max = (bytes / self.chunk_bytes_mean.max(1)).clamp(1, self.request_chunks_max);
-        let scanned = queue.len().min(SCAN_COUNT);
-        let mut once = HashSet::new();
-        let seen = queue.drain(..scanned).filter(|chunk| is_live(wanted, chunk, urgent));
-        let seen: Vec<ChunkId> = seen.filter(|chunk| once.insert(*chunk)).collect();
-        let mut ranked: Vec<(bool, usize)> = Vec::new();
-        for (index, chunk) in seen.iter().enumerate() {
-            let Some(want) = wanted.get(chunk) else { continue };
-            let turn_ms = want.turn_ms();
-            if now_ms < turn_ms
-                && want.is_turn_of_another(chunk, peer, &self.device, sources, now_ms)
-            {
-                self.turn_ms = Some(self.turn_ms.map_or(turn_ms, |first| first.min(turn_ms)));
+        let (mut once, mut stale) = (HashSet::new(), HashSet::new());
+        let (mut offered, mut others) = (Vec::new(), Vec::new());
+        for (index, chunk) in queue.iter().take(SCAN_COUNT).enumerate() {
+            let live = wanted.get(chunk).filter(|want| want.is_live(urgent));
+            let Some(want) = live.filter(|_| once.insert(*chunk)) else {
+                stale.insert(index);
                 continue;
+            };
+            let turn_ms = want.turn_ms();
+            let device = &self.device;
+            if now_ms < turn_ms && want.is_turn_of_another(chunk, peer, device, sources, now_ms) {
+                self.turn_ms = Some(self.turn_ms.map_or(turn_ms, |first| first.min(turn_ms)));
+            } else if want.may_ask(peer, sources) && !want.waits_for_another(peer, sources, share) {
+                let is_offered = want.offered.iter().any(|offering| offering != peer);
+                if is_offered { offered.push(index) } else { others.push(index) }
             }
-            if want.may_ask(peer, sources) && !want.waits_for_another(peer, sources, share) {
-                ranked.push((want.offered.iter().any(|offering| offering != peer), index));
+            if others.len() == count_max {
+                break;
             }
         }
-        ranked.sort_unstable();
-        ranked.truncate(count_max);
-        let mut picked: Vec<usize> = ranked.into_iter().map(|(_, index)| index).collect();
-        picked.sort_unstable();
-        for (index, chunk) in seen.iter().enumerate().rev() {
-            if picked.binary_search(&index).is_err() {
-                queue.push_front(*chunk);
-            }
-        }
-        picked.into_iter().map(|index| seen[index]).collect()
+        others.extend(offered);
+        others.truncate(count_max);
+        others.sort_unstable();
+        let picked = others.iter().map(|index| queue[*index]).collect();
+        stale.extend(others);
+        take_out(queue, &stale);
+        picked
     }
 
     /// Puts a wanted chunk into its queue, in front if it was there before.
@@ -453,9 +451,19 @@ fn stall_after_ms(urgent: bool) -> u64 {
     if urgent { URGENT_STALL_MS } else { STALL_MS }
 }
 
+/// Takes what stands at these places out of a queue.
+fn take_out(queue: &mut VecDeque<ChunkId>, places: &HashSet<usize>) {
+    let end = places.iter().max().map_or(0, |last| last + 1);
+    let front: Vec<ChunkId> = queue.drain(..end).collect();
+    let stays = |index: &usize| !places.contains(index);
+    for index in (0..end).rev().filter(stays) {
+        queue.push_front(front[index]);
+    }
+}
+
 /// Does it wait in this queue? Else its place there is stale: it was fetched meanwhile, or moved to
 /// the other queue.
 fn is_live(wanted: &BTreeMap<ChunkId, Want>, chunk: &ChunkId, urgent: bool) -> bool {
     let want = wanted.get(chunk);
-    want.is_some_and(|want| want.place == Place::Queued && want.urgent == urgent)
+    want.is_some_and(|want| want.is_live(urgent))
 }

@@ -53,6 +53,11 @@ impl Want {
         }
     }
 
+    /// Does it wait in this queue?
+    pub fn is_live(&self, urgent: bool) -> bool {
+        self.place == Place::Queued && self.urgent == urgent
+    }
+
     /// Until then it may be another's turn to fetch it.
     pub fn turn_ms(&self) -> u64 {
         self.since_ms + if self.urgent { URGENT_TURN_MS } else { TURN_MS }
