@@ -1,7 +1,8 @@
 //! Keeps freed memory from staying with the process: the bound that a user gave is of the whole.
 
-/// Larger blocks (chunks of large files, requests of the kernel) go back to the system when freed.
-const MMAP_BYTES_MIN: libc::c_int = 512 << 10;
+/// Larger blocks (chunks of large files) go back to the system when freed. What a request of the
+/// kernel takes, a mebibyte at most, is used again.
+const MMAP_BYTES_MIN: libc::c_int = 1280 << 10;
 /// So much of what is free at an arena's end stays with it: drafts and answers come and go by megabytes,
 /// and each page that was given back is filled with zeros before it comes again.
 const KEPT_BYTES: libc::c_int = 16 << 20;
