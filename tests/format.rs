@@ -210,10 +210,8 @@ fn a_chunk_is_sealed_as_ever() {
 fn a_manifest_is_a_tree_of_nodes_as_ever() {
     let sealer = Sealer::new(None, false);
     let chunk = ChunkRef { key: None, ..chunk_ref() };
-    let manifest = Manifest::new(
-        1 << 20,
-        vec![Item::Chunk(chunk.clone()), Item::Hole(1 << 30), Item::Chunk(chunk)],
-    );
+    let items = vec![Item::Chunk(chunk.clone()), Item::Hole(1 << 30), Item::Chunk(chunk)];
+    let manifest = Manifest::new(items);
     let mut nodes = Vec::new();
     let root = manifest
         .save::<ChunkError>(&sealer, &mut |sealed| {

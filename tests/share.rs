@@ -353,6 +353,48 @@ fn small_content_comes_with_its_batch_and_nothing_else_is_kept() {
 }
 
 #[test]
+fn what_a_large_file_is_while_it_is_written_crosses_only_if_it_stays_so() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    let to = bob.fs.replica();
+    let missing = || to.missing_chunks(99, &std::collections::HashSet::new());
+    let mut noise = 7u64;
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut part = |ino| {
+        let byte = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (noise >> 56) as u8
+        };
+        let data: Vec<u8> = std::iter::repeat_with(byte).take(900_000).collect();
+        ada.append(ino, bytes.len() as u64, &data);
+        bytes.extend(&data);
+    };
+    ada.write("growing", b"");
+    let ino = ada.open("growing");
+    part(ino);
+    part(ino);
+    exchange_batches(&[&ada, &bob]);
+    let own = ada.fs.replica();
+    let first = own.frontier()[&own.device()];
+    assert!(own.fresh_chunks(first - 1, first, 1 << 20).is_empty(), "nothing goes along");
+    assert_eq!((missing().len(), to.missing_later_ms().is_some()), (0, true), "later");
+    // The next takes its place before that.
+    part(ino);
+    exchange_batches(&[&ada, &bob]);
+    assert_eq!((missing().len(), to.missing_later_ms().is_some()), (0, true), "later still");
+    // Closed: a version of its own says so, though no byte has changed since.
+    ada.close(ino);
+    exchange_batches(&[&ada, &bob]);
+    assert_eq!((missing().len(), to.missing_later_ms()), (1, None), "its root");
+    exchange(&[&ada, &bob]);
+    assert!(bob.read("growing") == bytes[..1 << 20]);
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
 fn moves_into_each_other_close_no_cycle() {
     let home = tempfile::tempdir().expect("a directory");
     let ada = found(home.path(), "ada");

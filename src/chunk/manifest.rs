@@ -14,62 +14,51 @@ use std::ops::Range;
 
 use self::node::{Child, Entries, LEVELS_MAX, NODE_BYTES_MAX, NODE_ENTRIES_MIN};
 use super::{ChunkError, SealedChunk, Sealer};
-use crate::types::limits::FILE_BYTES_MAX;
 use crate::types::{ChunkId, ChunkRef};
 
 /// Items of one manifest that a reader accepts: 64 TiB in chunks of 1 MiB. A test's hostile tree is
 /// smaller.
 const ITEMS_MAX: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
-/// How large a file's chunks are, on average.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where chunks of 64 KiB end in a file, and where those of 128 KiB do.
+const SMALL_BYTES: u64 = 64 << 20;
+const MEDIUM_BYTES: u64 = 1 << 30;
+
+/// How large the chunks are, on average, in one part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeClass {
     /// 64 KiB.
-    #[default]
     Small,
-    /// 256 KiB.
+    /// 128 KiB.
     Medium,
     /// 1 MiB.
     Large,
 }
 
 impl SizeClass {
-    /// The class of a file of `size_bytes`.
+    /// The class of a chunk that begins at `offset`.
     ///
-    /// A file that only grows ends in the class of its size, however it was committed on the way: so
-    /// a copy, or the same with a little more in front, is cut alike and shares its chunks. Another
-    /// class means to cut all of the file anew, so one that shrinks keeps its `previous` one until it
-    /// is below a sixteenth of the smallest file in it.
-    pub fn for_file(size_bytes: u64, previous: Option<SizeClass>) -> Self {
-        if let Some(class) = previous {
-            let (smallest, largest) = class.files();
-            if (smallest / 16..=largest).contains(&size_bytes) {
-                return class;
-            }
+    /// Chunks grow with their place in the file, not with the file: so one that grows is never cut
+    /// anew, and a copy, or the same with a little more in front, is cut alike and shares its chunks,
+    /// however either was committed on the way.
+    pub fn at(offset: u64) -> Self {
+        match offset {
+            0..SMALL_BYTES => Self::Small,
+            SMALL_BYTES..MEDIUM_BYTES => Self::Medium,
+            _ => Self::Large,
         }
-        let fits = |class: &Self| size_bytes <= class.files().1;
-        [Self::Small, Self::Medium].into_iter().find(fits).unwrap_or(Self::Large)
     }
 
     /// How long its chunks are where none may be longer than `chunk_bytes_max` (`chunk_size`).
     pub fn lengths(self, chunk_bytes_max: usize) -> ChunkLengths {
         let average_bytes = match self {
             Self::Small => 64 << 10,
-            Self::Medium => 256 << 10,
+            Self::Medium => 128 << 10,
             Self::Large => 1 << 20,
         };
         let average_bytes = average_bytes.min(chunk_bytes_max / 4);
         let (min_bytes, max_bytes) = (average_bytes / 4, average_bytes * 4);
         ChunkLengths { min_bytes, average_bytes, max_bytes }
-    }
-
-    /// The smallest and the largest file that begins in this class.
-    fn files(self) -> (u64, u64) {
-        match self {
-            Self::Small => (0, 64 << 20),
-            Self::Medium => (64 << 20, 1 << 30),
-            Self::Large => (1 << 30, FILE_BYTES_MAX),
-        }
     }
 }
 
@@ -113,22 +102,16 @@ pub struct Manifest {
     starts: Vec<u64>,
     len_bytes: u64,
     stored_bytes: u64,
-    size_class: SizeClass,
 }
 
 impl Manifest {
-    /// The manifest of a new file of `size_bytes`, which chooses the size class.
-    pub fn new(size_bytes: u64, items: Vec<Item>) -> Self {
-        let mut manifest = Self::empty(SizeClass::for_file(size_bytes, None));
+    /// The manifest of these items.
+    pub fn new(items: Vec<Item>) -> Self {
+        let mut manifest = Self::default();
         for item in items {
             manifest.push(item);
         }
         manifest
-    }
-
-    /// No items yet.
-    pub(super) fn empty(size_class: SizeClass) -> Self {
-        Self { size_class, ..Self::default() }
     }
 
     /// Adds an item at the end: an empty one is dropped, a hole joins the hole before it.
@@ -163,11 +146,6 @@ impl Manifest {
     /// Plain bytes of all chunks; a chunk that occurs twice counts twice.
     pub fn stored_bytes(&self) -> u64 {
         self.stored_bytes
-    }
-
-    /// How large its chunks are.
-    pub fn size_class(&self) -> SizeClass {
-        self.size_class
     }
 
     /// Memory that it takes.
@@ -224,7 +202,7 @@ impl Manifest {
         let mut nodes = Vec::new();
         for items in node::split(&self.items, node::item_hash) {
             nodes.push(Child {
-                node: put(&node::encode_items(self.size_class, items))?,
+                node: put(&node::encode_items(items))?,
                 len_bytes: items.iter().map(Item::len_bytes).sum(),
                 stored_bytes: stored_bytes(items),
             });
@@ -236,7 +214,7 @@ impl Manifest {
             let mut parents = Vec::new();
             for children in node::split(&nodes, Child::hash) {
                 parents.push(Child {
-                    node: put(&node::encode_children(self.size_class, level, children))?,
+                    node: put(&node::encode_children(level, children))?,
                     len_bytes: children.iter().map(|child| child.len_bytes).sum(),
                     stored_bytes: children.iter().map(|child| child.stored_bytes).sum(),
                 });
@@ -256,14 +234,14 @@ impl Manifest {
         fetch: &mut impl FnMut(&ChunkRef) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
         let mut manifest = Self::default();
-        let size_class = walk(root, sealer, fetch, &mut |found| {
+        walk(root, sealer, fetch, &mut |found| {
             if let Found::Item(item) = found {
                 manifest.push(item);
             }
         })?;
         manifest.items.shrink_to_fit();
         manifest.starts.shrink_to_fit();
-        Ok(Self { size_class, ..manifest })
+        Ok(manifest)
     }
 
     /// What one node names, chunks (false) and nodes of the level below (true), from its sealed
@@ -310,8 +288,7 @@ impl Manifest {
             Found::Node(node) => visit(&node.id),
             Found::Item(Item::Chunk(chunk)) => visit(&chunk.id),
             Found::Item(Item::Hole(_)) => {}
-        })?;
-        Ok(())
+        })
     }
 }
 
@@ -333,7 +310,6 @@ struct Walk<'a, F, V> {
     fetch: &'a mut F,
     visit: &'a mut V,
     item_count: u64,
-    size_class: Option<SizeClass>,
 }
 
 /// What a node must be, as its parent says.
@@ -348,10 +324,10 @@ fn walk<E: From<ChunkError>>(
     sealer: &Sealer,
     fetch: &mut impl FnMut(&ChunkRef) -> Result<Vec<u8>, E>,
     visit: &mut impl FnMut(Found<'_>),
-) -> Result<SizeClass, E> {
-    let mut walk = Walk { sealer, fetch, visit, item_count: 0, size_class: None };
+) -> Result<(), E> {
+    let mut walk = Walk { sealer, fetch, visit, item_count: 0 };
     walk.node(root, &Expected { level: None, is_last: true })?;
-    Ok(walk.size_class.expect("the root has said"))
+    Ok(())
 }
 
 impl<F, V> Walk<'_, F, V> {
@@ -370,9 +346,6 @@ impl<F, V> Walk<'_, F, V> {
         let sealed = (self.fetch)(at)?;
         let node = node::decode(&self.sealer.open(at, &sealed)?).map_err(malformed)?;
         drop(sealed);
-        if *self.size_class.get_or_insert(node.size_class) != node.size_class {
-            return Err(malformed("its size class is not its manifest's").into());
-        }
         let level_fits = expected.level.map_or(node.level < LEVELS_MAX, |is| is == node.level);
         if !level_fits {
             return Err(malformed("its level does not fit its place").into());

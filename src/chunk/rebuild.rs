@@ -13,7 +13,7 @@ use std::sync::Arc;
 use self::cutter::Cutter;
 use self::view::{Piece, View};
 use super::read::slice;
-use super::{Extent, ExtentMap, Item, Manifest, SealedChunk, Sealer, SizeClass};
+use super::{ExtentMap, Item, Manifest, SealedChunk, Sealer, SizeClass};
 use crate::types::ChunkRef;
 
 /// A shorter hole is stored as zeros.
@@ -29,8 +29,7 @@ const SHARED_CHUNKS_MIN: u64 = 4;
 
 /// Makes the manifest of the `size_bytes` that `overlay`, laid over `base`, shows.
 ///
-/// Reads and seals only around the extents, everything if the size class changes. `open` returns a
-/// chunk's plain bytes, as many as its reference says; `emit` gets each new chunk once per place,
+/// Reads and seals only around the extents. `open` returns a chunk's plain bytes, as many as its reference says; `emit` gets each new chunk once per place,
 /// in order, also if an equal one is stored. Memory: a few of the longest chunks, and the manifest.
 ///
 /// # Errors
@@ -46,21 +45,17 @@ pub fn rebuild<E>(
     open: &mut impl FnMut(&ChunkRef) -> Result<Arc<[u8]>, E>,
     emit: &mut impl FnMut(SealedChunk) -> Result<(), E>,
 ) -> Result<Manifest, E> {
-    let size_class = SizeClass::for_file(size_bytes, previous_class(base, overlay));
-    let keep_base = base.size_class() == size_class;
-    let lengths = size_class.lengths(sealer.chunk_bytes_max());
-    let view = View { base, overlay, size_bytes, keep_base };
+    let view = View { base, overlay, size_bytes };
     let mut rebuild = Rebuild {
         view,
         sealer,
         open,
         emit,
         opened: None,
-        cutter: Cutter::new(lengths),
+        cutter: Cutter::new(sealer.chunk_bytes_max()),
         at: 0,
         unchanged_bytes: 0,
-        average_bytes: lengths.average_bytes as u64,
-        done: Manifest::empty(size_class),
+        done: Manifest::default(),
     };
     while rebuild.at < size_bytes {
         if !rebuild.keep_run()? {
@@ -70,18 +65,6 @@ pub fn rebuild<E>(
     rebuild.wall()?;
     assert_eq!(rebuild.done.len_bytes(), size_bytes, "the items cover the file");
     Ok(rebuild.done)
-}
-
-/// The class that the file has; a new one takes that of the file it shares most with.
-fn previous_class(base: &Manifest, overlay: &ExtentMap) -> Option<SizeClass> {
-    if !base.items().is_empty() {
-        return Some(base.size_class());
-    }
-    let shared = overlay.iter().filter_map(|(_, extent)| match extent {
-        Extent::Shared { manifest, len_bytes, .. } => Some((len_bytes, manifest.size_class())),
-        Extent::Bytes(_) | Extent::Zero(_) => None,
-    });
-    shared.max_by_key(|(len_bytes, _)| *len_bytes).map(|(_, size_class)| size_class)
 }
 
 struct Rebuild<'a, O, S> {
@@ -96,7 +79,6 @@ struct Rebuild<'a, O, S> {
     at: u64,
     /// What it was fed of the base since the last change.
     unchanged_bytes: u64,
-    average_bytes: u64,
     done: Manifest,
 }
 
@@ -109,10 +91,12 @@ where
     fn keep_run(&mut self) -> Result<bool, E> {
         let Some(run) = self.view.run(self.at) else { return Ok(false) };
         let in_step = self.cutter.len() == 0;
+        let lengths = SizeClass::at(self.at).lengths(self.sealer.chunk_bytes_max());
+        let average_bytes = lengths.average_bytes as u64;
         let forced = if run.is_shared {
-            run.len_bytes >= self.average_bytes * SHARED_CHUNKS_MIN
+            run.len_bytes >= average_bytes * SHARED_CHUNKS_MIN
         } else {
-            self.unchanged_bytes >= self.average_bytes * OUT_OF_STEP_CHUNKS_MAX
+            self.unchanged_bytes >= average_bytes * OUT_OF_STEP_CHUNKS_MAX
         };
         if !in_step && !forced {
             return Ok(false);
@@ -132,7 +116,7 @@ where
             Piece::Hole(_) => self.hole(),
             Piece::Bytes(bytes) => {
                 let bytes = &bytes[..bytes.len().min(STEP_BYTES)];
-                self.cutter.feed(bytes);
+                self.cutter.feed(self.at, bytes);
                 self.at += bytes.len() as u64;
                 self.unchanged_bytes = 0;
                 self.cut(false)
@@ -141,10 +125,10 @@ where
                 let plain = self.opened(chunk)?;
                 let len_bytes = range.end - range.start;
                 let bytes = slice(&plain, &range);
-                self.cutter.feed(bytes);
+                self.cutter.feed(self.at, bytes);
+                self.at += bytes.len() as u64;
                 let missing = len_bytes - bytes.len() as u64;
-                self.cutter.feed_zeros(usize::try_from(missing).expect("inside a chunk"));
-                self.at += len_bytes;
+                self.feed_zeros(missing);
                 self.unchanged_bytes += len_bytes;
                 // Each further chunk that is read for nothing costs more than looking early.
                 self.cut(range.end == u64::from(chunk.plain_bytes))
@@ -154,15 +138,21 @@ where
 
     fn hole(&mut self) -> Result<(), E> {
         let len_bytes = self.view.hole_bytes(self.at);
-        self.at += len_bytes;
         if len_bytes >= HOLE_BYTES_MIN {
             self.wall()?;
+            self.at += len_bytes;
             self.done.push(Item::Hole(len_bytes));
             return Ok(());
         }
-        self.cutter.feed_zeros(usize::try_from(len_bytes).expect("it is short"));
+        self.feed_zeros(len_bytes);
         self.unchanged_bytes = 0;
         self.cut(false)
+    }
+
+    fn feed_zeros(&mut self, len_bytes: u64) {
+        let count = usize::try_from(len_bytes).expect("a short hole, or inside a chunk");
+        self.cutter.feed_zeros(self.at, count);
+        self.at += len_bytes;
     }
 
     /// Cuts while cuts are certain (or, if `early`, while there are some), until one is in step

@@ -127,18 +127,25 @@ impl Sealer {
     /// # Errors
     /// [`ChunkError`] if key or bytes are wrong; never more memory than the reference declares.
     pub fn open(&self, chunk: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8>, ChunkError> {
+        self.open_owned(chunk, sealed.to_vec())
+    }
+
+    /// As [`Sealer::open`], in the memory of `packed`, the sealed bytes.
+    ///
+    /// # Errors
+    /// As [`Sealer::open`].
+    pub fn open_owned(&self, chunk: &ChunkRef, mut packed: Vec<u8>) -> Result<Vec<u8>, ChunkError> {
         let malformed = |why| ChunkError::Malformed { chunk: chunk.id, why };
         let len = chunk.plain_bytes as usize;
         if len > CHUNK_BYTES_MAX {
             return Err(malformed("it declares more than a chunk holds"));
         }
-        let mut packed = sealed.to_vec();
         let flags = *packed.first().ok_or_else(|| malformed("it is empty"))?;
         if flags & ENCRYPTED != 0 {
             let key = chunk.key.as_ref().ok_or(ChunkError::Sealed(chunk.id))?;
             decrypt(&key.0, &[], &mut packed).ok_or(ChunkError::Sealed(chunk.id))?;
         }
-        let plain = unpack(&packed, len).map_err(malformed)?;
+        let plain = unpack(packed, len).map_err(malformed)?;
         if plain.len() == len { Ok(plain) } else { Err(malformed("its length is not as declared")) }
     }
 
@@ -197,7 +204,7 @@ impl Sealer {
                 })
                 .ok_or(ChunkError::Record("wrong key, wrong place or damaged bytes"))?;
         }
-        unpack(&packed, plain_bytes_max).map_err(ChunkError::Record)
+        unpack(packed, plain_bytes_max).map_err(ChunkError::Record)
     }
 
     /// A flag byte and the bytes, compressed where that helps.
@@ -278,13 +285,17 @@ fn compress_into(plain: &[u8], out: &mut [u8]) -> Option<usize> {
     COMPRESSOR.with_borrow_mut(|zstd| zstd.compress_to_buffer(plain, out).ok())
 }
 
-fn unpack(packed: &[u8], plain_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
+fn unpack(mut packed: Vec<u8>, plain_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
     let (flags, body) = packed.split_first().ok_or("it is empty")?;
     if flags & FORMAT_MASK != FORMAT {
         return Err("its format is of a newer version");
     }
     if flags & COMPRESSED == 0 {
-        return if body.len() <= plain_bytes_max { Ok(body.to_vec()) } else { Err("too long") };
+        if body.len() > plain_bytes_max {
+            return Err("too long");
+        }
+        packed.drain(..1);
+        return Ok(packed);
     }
     zstd::bulk::decompress(body, plain_bytes_max).map_err(|_| "it does not decompress")
 }

@@ -51,7 +51,7 @@ pub fn version_content<E: From<StoreError> + From<ChunkError>>(
             patches.write(0, &bytes);
             Manifest::default()
         }
-        Content::Chunk(chunk) => Manifest::new(bottom.size_bytes, vec![Item::Chunk(chunk)]),
+        Content::Chunk(chunk) => Manifest::new(vec![Item::Chunk(chunk)]),
         Content::Manifest(root) => Manifest::load(&root, sealer, &mut |node| read(&node.id))?,
         Content::Patch { .. } => unreachable!("the loop has unrolled patches"),
     };

@@ -1,12 +1,15 @@
 //! What the commit thread tells other threads: how far each journal is here, and who is a member.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::merger::Revoked;
 use crate::types::limits::{CARRY_BYTES, CARRY_CHUNKS_MAX, FRESH_COMMITS_MAX};
-use crate::types::{ChunkId, DeviceId, EpochId, Frontier, Held, Role};
+use crate::types::{ChunkId, DeviceId, EpochId, FileId, Frontier, Held, Role};
+
+/// Content of a large file that is still being written is fetched this often.
+const LATE_US: u64 = 5_000_000;
 
 /// Kept up to date by the commit thread; read by any.
 #[derive(Default)]
@@ -27,6 +30,14 @@ struct Now {
     named: u64,
     /// The chunks that the last commits have stored, each with the last op that it is of.
     fresh: VecDeque<(u64, Vec<ChunkId>)>,
+    late: HashMap<FileId, LateRoot>,
+}
+
+/// A root that is fetched later, unless another has taken its place by then.
+#[derive(Clone)]
+struct LateRoot {
+    id: ChunkId,
+    due_us: u64,
 }
 
 /// The chunks that a commit stores, as long as they are few enough to go along with its batches.
@@ -89,6 +100,27 @@ impl Published {
         let now = self.now.lock();
         let commits = now.fresh.iter().filter(|(seq, _)| (after_seq + 1..=upto_seq).contains(seq));
         commits.flat_map(|(_, ids)| ids).copied().collect()
+    }
+
+    /// These files are still being written: what these roots of theirs name is to be fetched some
+    /// seconds after the first of a row.
+    pub(super) fn set_late(&self, roots: impl Iterator<Item = (FileId, ChunkId)>, now_us: u64) {
+        let mut now = self.now.lock();
+        let before = std::mem::take(&mut now.late);
+        for (file, id) in roots {
+            let known = before.get(&file).filter(|late| late.id == id || late.due_us > now_us);
+            let due_us = known.map_or(now_us + LATE_US, |late| late.due_us);
+            now.late.insert(file, LateRoot { id, due_us });
+        }
+    }
+
+    /// The roots that are not due yet, and when the first of them will be.
+    pub(super) fn late(&self, now_us: u64) -> (HashSet<ChunkId>, Option<u64>) {
+        let now = self.now.lock();
+        // A clock that was set back must not make it much later.
+        let waits = |late: &&LateRoot| (now_us..=now_us + LATE_US).contains(&(late.due_us - 1));
+        let late = now.late.values().filter(waits);
+        (late.clone().map(|late| late.id).collect(), late.map(|late| late.due_us).min())
     }
 
     /// Chunks that have come name others, which are not here.

@@ -13,6 +13,7 @@ use super::epochs::Epochs;
 use super::error::{DeliverError, EngineError};
 use super::handle::{CommitHandle, Delivery, MemberAsk};
 use super::invitations::Invitations;
+use super::journal::micros;
 use super::loading::Loading;
 use super::merger::MergeError;
 use super::published::Published;
@@ -213,12 +214,14 @@ impl LocalReplica {
         except: &HashSet<ChunkId>,
     ) -> (Vec<ChunkId>, Vec<ChunkId>) {
         let (mut missing, mut unread) = (Vec::new(), Vec::new());
+        let (late, _) = self.published.late(micros(self.env.clock.now()));
         let mut after = None;
         while missing.len() < limit && unread.len() < limit {
             let Ok(page) = self.store.wanted_page(after, PAGE_CHUNKS) else { break };
             let Some(last) = page.last() else { break };
             after = Some(*last);
-            for id in page.into_iter().filter(|id| !except.contains(id)) {
+            let is_due = |id: &ChunkId| !except.contains(id) && !late.contains(id);
+            for id in page.into_iter().filter(is_due) {
                 if !self.store.has_chunk(&id).unwrap_or(false) {
                     missing.push(id);
                 } else if matches!(self.store.wanted(&id), Ok(Some(wanted)) if wanted.is_node) {
@@ -408,6 +411,12 @@ impl Replica for LocalReplica {
             self.commit.chunks_came(unread);
         }
         missing
+    }
+
+    fn missing_later_ms(&self) -> Option<u64> {
+        let now_us = micros(self.env.clock.now());
+        let (_, due_us) = self.published.late(now_us);
+        due_us.map(|due_us| (due_us - now_us).div_ceil(1000))
     }
 
     fn named(&self) -> u64 {

@@ -230,7 +230,7 @@ impl Verifier<'_> {
         }
         for id in ids {
             // What is still to come from a peer is not missing.
-            if !self.store.has_chunk(&id)? && self.store.wanted(&id)?.is_none() {
+            if !self.store.has_chunk(&id)? && !self.store.may_lack(&id)? {
                 return Err(EngineError::Store(StoreError::MissingChunk(id)));
             }
             self.writer.sweep_mark(&id)?;
@@ -443,9 +443,7 @@ fn references(
         |node: &ChunkRef| -> Result<Vec<u8>, EngineError> { Ok(store.read_chunk(&node.id)?) };
     match Manifest::references(root, sealer, &mut fetch, &mut |id| ids.push(*id)) {
         // A node that is still to come: what it names comes after it.
-        Err(EngineError::Store(StoreError::MissingChunk(id))) if store.wanted(&id)?.is_some() => {
-            Ok(())
-        }
+        Err(EngineError::Store(StoreError::MissingChunk(id))) if store.may_lack(&id)? => Ok(()),
         result => result,
     }
 }

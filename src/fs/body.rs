@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::chunk::{ExtentMap, Manifest};
-use crate::types::limits::{PATCH_CHAIN_BYTES_MAX, PATCH_CHAIN_COUNT_MAX};
+use crate::types::limits::{LATE_FROM_BYTES, PATCH_CHAIN_BYTES_MAX, PATCH_CHAIN_COUNT_MAX};
 
 /// The layers of one file.
 #[derive(Debug)]
@@ -71,6 +71,20 @@ impl Body {
             layers.push(&self.patches);
         }
         layers
+    }
+
+    /// The head, if it was written while the file was open, now stands for a finished file of
+    /// `size_bytes`. Of a large one other devices hear that by a version of its own: until then they
+    /// leave its content for later.
+    pub fn finish_head(&mut self, size_bytes: u64) {
+        if self.changed || !self.head_is_interim {
+            return;
+        }
+        if size_bytes > LATE_FROM_BYTES {
+            self.changed = true;
+        } else {
+            self.head_is_interim = false;
+        }
     }
 
     /// Lays bytes into the draft.

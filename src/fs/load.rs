@@ -153,8 +153,8 @@ impl Inner {
             return Err(FsError::Io(format!("chunk {}: {why}", chunk.id)));
         }
         let sealed = self.read_chunk(&chunk.id)?;
-        let plain: Arc<[u8]> =
-            self.sealer.open(chunk, &sealed).map_err(|e| FsError::Io(e.to_string()))?.into();
+        let plain = self.sealer.open_owned(chunk, sealed);
+        let plain: Arc<[u8]> = plain.map_err(|e| FsError::Io(e.to_string()))?.into();
         self.chunks.put(chunk.id, Arc::clone(&plain));
         Ok(plain)
     }

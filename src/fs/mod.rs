@@ -280,13 +280,17 @@ impl Filesystem {
     pub fn sync(&self, file: Option<Ino>, done: SyncDone) {
         if let Some(ino) = file {
             let mut tree = self.inner.tree.lock();
-            if let Some(body) = tree.peek(ino).and_then(|node| node.body.as_mut()) {
-                if body.changed {
-                    body.keep_version = true;
-                } else {
-                    // A commit has taken it already: the head is to stay.
-                    body.head_is_interim = false;
-                }
+            let mut is_unfinished = false;
+            if let Some(node) = tree.peek(ino)
+                && let Some(body) = node.body.as_mut()
+            {
+                // A commit may have taken it already: the head is to stay.
+                body.finish_head(node.rec.size_bytes);
+                body.keep_version = body.changed;
+                is_unfinished = body.changed;
+            }
+            if is_unfinished {
+                tree.change(ino);
             }
         }
         self.inner.commit.sync(Box::new(move |result| done(result.map_err(FsError::from))));

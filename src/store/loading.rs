@@ -14,7 +14,7 @@ use crate::types::merged::{Entry, Inode, Version};
 use crate::types::{EntryId, FileId, Ino, Kind, OpId, VersionId};
 
 /// Every table but those of chunks, which stay: they are named by their content.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "meta",
     "journal",
     "batch",
@@ -32,6 +32,7 @@ const TABLES: [&str; 20] = [
     "face",
     "crowded",
     "wanted",
+    "passed",
     "base",
     "special",
     "unlisted",

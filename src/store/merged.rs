@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Transaction, params};
-use serde::{Deserialize, Serialize};
 
 use super::members::put_members;
 use super::read::unsigned;
+use super::wanted::{Wanted, put_wanted};
 use super::write::signed;
 use super::{Store, StoreError};
 use crate::codec::{decode_merged, encode_merged};
 use crate::types::merged::{Entry, Inode, MemberOp, Move, Version};
 use crate::types::{
-    ChunkId, ChunkRef, ConflictResolution, DeviceId, EntryId, EpochId, FileId, Ino, Name, OpId,
-    TreeRoot, VersionId, WrappedSecret,
+    ChunkId, ConflictResolution, DeviceId, EntryId, EpochId, FileId, Ino, Name, OpId, TreeRoot,
+    VersionId, WrappedSecret,
 };
 
 /// What one commit changes of it, `None` for what goes.
@@ -57,15 +57,9 @@ pub struct MergedRows {
     pub root: Option<TreeRoot>,
     /// Chunks that the tree names and that are not here (or now are).
     pub wanted: Vec<(ChunkId, Option<Wanted>)>,
-}
-
-/// A chunk that is to be fetched.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Wanted {
-    /// Names and opens it.
-    pub chunk: ChunkRef,
-    /// It is a node of a manifest: what it names is wanted too.
-    pub is_node: bool,
+    /// Roots of versions that others superseded before their content was fetched, which nobody is
+    /// to fetch any more (or now is).
+    pub passed: Vec<(ChunkId, bool)>,
 }
 
 impl Store {
@@ -329,45 +323,6 @@ impl Store {
             Ok(select.query_row(params![journal, signed(seq)], |row| row.get(0)).optional()?)
         })
     }
-
-    /// Chunks to be fetched, those behind `after` in the order of their ids, at most `limit`.
-    ///
-    /// # Errors
-    /// As [`Store::merged_entry`].
-    pub fn wanted_page(
-        &self,
-        after: Option<ChunkId>,
-        limit: usize,
-    ) -> Result<Vec<ChunkId>, StoreError> {
-        self.chunk_ids("SELECT id FROM wanted WHERE id > ?1 ORDER BY id LIMIT ?2", after, limit)
-    }
-
-    /// Is any chunk still to be fetched?
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn wants_chunks(&self) -> Result<bool, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT 1 FROM wanted LIMIT 1")?;
-            Ok(select.exists([])?)
-        })
-    }
-
-    /// What is wanted of a chunk, if it is to be fetched.
-    ///
-    /// # Errors
-    /// As [`Store::merged_entry`].
-    pub fn wanted(&self, id: &ChunkId) -> Result<Option<Wanted>, StoreError> {
-        self.with_reader(|db| {
-            let mut select = db.prepare_cached("SELECT record FROM wanted WHERE id = ?1")?;
-            let record: Option<Vec<u8>> = select.query_row([id.0], |row| row.get(0)).optional()?;
-            Ok(record.map(|bytes| decode_merged(&bytes)).transpose()?)
-        })
-    }
-}
-
-impl crate::codec::MergedRecord for Wanted {
-    const WHAT: &'static str = "wanted chunk";
 }
 
 pub(super) fn put_merged(
@@ -396,18 +351,7 @@ fn put_known(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), Sto
             transaction.prepare_cached("INSERT OR REPLACE INTO folded VALUES (?1, ?2)")?;
         put.execute(params![journal, signed(*seq)])?;
     }
-    for (id, wanted) in &rows.wanted {
-        match wanted {
-            Some(wanted) => {
-                let sql = "INSERT OR REPLACE INTO wanted VALUES (?1, ?2)";
-                transaction.prepare_cached(sql)?.execute(params![id.0, encode_merged(wanted)])?
-            }
-            None => {
-                transaction.prepare_cached("DELETE FROM wanted WHERE id = ?1")?.execute([id.0])?
-            }
-        };
-    }
-    Ok(())
+    put_wanted(transaction, rows)
 }
 
 fn put_records(transaction: &Transaction<'_>, rows: &MergedRows) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ mod read;
 mod schema;
 mod segment;
 mod upkeep;
+mod wanted;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -23,9 +24,10 @@ use rusqlite::Connection;
 
 pub use error::{Remedy, StoreError};
 pub use loading::{Base, LoadRows};
-pub use merged::{MergedRows, Wanted};
+pub use merged::MergedRows;
 pub use read::{Counts, NodesPage, VersionsPage};
 pub use upkeep::{ChunkPlace, Tally};
+pub use wanted::Wanted;
 pub use write::{Commit, Sync, Writer};
 
 use crate::env::{Env, FreeSpace};

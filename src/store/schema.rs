@@ -73,6 +73,7 @@ const MIGRATIONS: &[&str] = &[
         journal INTEGER PRIMARY KEY, seq INTEGER NOT NULL, upto INTEGER NOT NULL);
     CREATE TABLE special (file INTEGER PRIMARY KEY, kind BLOB NOT NULL);
     CREATE TABLE unlisted (ino INTEGER PRIMARY KEY);
+    CREATE TABLE passed (id BLOB PRIMARY KEY) WITHOUT ROWID;
 ",
 ];
 

@@ -4,6 +4,8 @@
 //! because no connected peer has it. Those that a reader waits for go first and have a place of
 //! their own among the requests under way.
 
+mod want;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -11,6 +13,7 @@ use super::backoff::Jitter;
 use super::machine::{ConnId, Output, RequestId};
 use crate::types::limits::{ANSWER_BYTES, REQUEST_CHUNKS_MAX, SEALED_BYTES_MAX};
 use crate::types::{ChunkId, DeviceId};
+use want::{Place, Source, Want};
 
 /// A request that brings nothing for this long has failed.
 const STALL_MS: u64 = 20_000;
@@ -18,9 +21,8 @@ const STALL_MS: u64 = 20_000;
 const URGENT_STALL_MS: u64 = 5_000;
 /// A request is over after this long, whatever it brings: what it did not is asked for anew.
 const REQUEST_MS: u64 = 600_000;
-/// Of several peers, less is asked at once: those who fetch the same then hear earlier who has what,
-/// and the first to have it sends less than a copy to each.
-const SHARED_ANSWER_BYTES: usize = ANSWER_BYTES / 4;
+/// Of several peers, less is asked at once: those who fetch the same then hear earlier who has what.
+const SHARED_ANSWER_BYTES: usize = ANSWER_BYTES / 2;
 /// Failed requests in a row after which a peer loses its connection.
 const STRIKES_MAX: u32 = 3;
 /// Below this many waiting chunks, more are looked for.
@@ -34,35 +36,10 @@ const PARKED_MAX: usize = 1 << 16;
 /// The first wait of such a chunk; it doubles.
 const PARK_MS: u64 = 2_000;
 const PARK_MAX_MS: u64 = 60_000;
+/// A peer that has offered a chunk which is wanted here, or lacked one, counts as fetching the same for this long.
+const SAME_MS: u64 = 3_000;
 /// After chunks could not be stored, none is asked for during this time.
 const STORE_PAUSE_MS: u64 = 10_000;
-
-/// A peer that chunks can be asked of.
-#[derive(Debug)]
-struct Source {
-    conn: ConnId,
-    under_way: usize,
-    /// It had what it was last asked for, or was never asked.
-    trusted: bool,
-    strikes: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Queued,
-    UnderWay,
-    Parked(u64),
-}
-
-#[derive(Debug)]
-struct Want {
-    urgent: bool,
-    place: Place,
-    /// Who said that it has not, and who that it has.
-    lacking: Vec<DeviceId>,
-    offered: Vec<DeviceId>,
-    parks: u32,
-}
 
 #[derive(Debug)]
 struct Request {
@@ -86,6 +63,7 @@ pub(super) struct Brought {
 
 #[derive(Debug)]
 pub(super) struct Chunks {
+    device: DeviceId,
     ops_max: usize,
     request_chunks_max: usize,
     wanted: BTreeMap<ChunkId, Want>,
@@ -100,13 +78,18 @@ pub(super) struct Chunks {
     come_since: HashSet<ChunkId>,
     /// There may be missing chunks that are not wanted yet.
     more: bool,
+    /// When there will be.
+    more_at_ms: Option<u64>,
+    /// When the first chunk that is another's turn may be asked for all the same.
+    turn_ms: Option<u64>,
     pause_until_ms: u64,
     chunk_bytes_mean: usize,
 }
 
 impl Chunks {
-    pub fn new(ops_max: usize, request_chunks_max: usize) -> Self {
+    pub fn new(device: DeviceId, ops_max: usize, request_chunks_max: usize) -> Self {
         Self {
+            device,
             ops_max: ops_max.max(1),
             request_chunks_max: request_chunks_max.clamp(1, REQUEST_CHUNKS_MAX),
             wanted: BTreeMap::new(),
@@ -119,6 +102,8 @@ impl Chunks {
             refilling: false,
             come_since: HashSet::new(),
             more: true,
+            more_at_ms: None,
+            turn_ms: None,
             pause_until_ms: 0,
             chunk_bytes_mean: 64 << 10,
         }
@@ -126,7 +111,9 @@ impl Chunks {
 
     /// A peer is there: what nobody had is asked of it.
     pub fn connected(&mut self, peer: DeviceId, conn: ConnId) {
-        self.sources.insert(peer, Source { conn, under_way: 0, trusted: true, strikes: 0 });
+        let (under_way, trusted, strikes, same_until_ms) = (0, true, 0, 0);
+        let source = Source { conn, under_way, trusted, strikes, same_until_ms };
+        self.sources.insert(peer, source);
         for want in self.wanted.values_mut() {
             want.lacking.retain(|lacking| *lacking != peer);
             want.offered.retain(|offering| *offering != peer);
@@ -164,8 +151,11 @@ impl Chunks {
             }
         }
         for chunk in chunks {
-            let want = self.wanted.entry(chunk).or_insert_with(Want::new);
+            let want = self.wanted.entry(chunk).or_insert_with(|| Want::new(now_ms));
             let was_urgent = std::mem::replace(&mut want.urgent, true);
+            if !was_urgent {
+                want.since_ms = now_ms;
+            }
             match want.place {
                 Place::UnderWay => continue,
                 Place::Queued if was_urgent => continue,
@@ -179,9 +169,16 @@ impl Chunks {
         }
     }
 
-    /// These are missing: the answer to [`Output::Refill`].
-    pub fn missing(&mut self, mut chunks: Vec<ChunkId>, jitter: &mut Jitter) {
+    /// These are missing, and others will be: the answer to [`Output::Refill`].
+    pub fn missing(
+        &mut self,
+        mut chunks: Vec<ChunkId>,
+        more_at_ms: Option<u64>,
+        jitter: &mut Jitter,
+        now_ms: u64,
+    ) {
         self.refilling = false;
+        self.more_at_ms = more_at_ms;
         self.more |= chunks.len() >= REFILL_COUNT;
         // Several devices that fetch the same then begin with different chunks, and can serve
         // each other.
@@ -191,7 +188,7 @@ impl Chunks {
         let come = std::mem::take(&mut self.come_since);
         for chunk in chunks.into_iter().filter(|chunk| !come.contains(chunk)) {
             if let Entry::Vacant(vacant) = self.wanted.entry(chunk) {
-                vacant.insert(Want::new());
+                vacant.insert(Want::new(now_ms));
                 self.enqueue(chunk, false);
             }
         }
@@ -210,9 +207,12 @@ impl Chunks {
     }
 
     /// A peer says that it has these.
-    pub fn offered(&mut self, peer: &DeviceId, chunks: &[ChunkId]) {
+    pub fn offered(&mut self, peer: &DeviceId, chunks: &[ChunkId], now_ms: u64) {
         for chunk in chunks {
             let Some(want) = self.wanted.get_mut(chunk) else { continue };
+            if let Some(source) = self.sources.get_mut(peer) {
+                source.same_until_ms = now_ms + SAME_MS;
+            }
             want.lacking.retain(|lacking| lacking != peer);
             if !want.offered.contains(peer) {
                 want.offered.push(*peer);
@@ -250,7 +250,8 @@ impl Chunks {
         self.here(stored);
         let lacking: HashSet<&ChunkId> = brought.lacking.iter().collect();
         let failed = stored.is_empty() && lacking.is_empty() && !brought.store_failed;
-        let strikes = self.settle_source(&request, count > 0, failed);
+        let lacks = !lacking.is_empty();
+        let strikes = self.settle_source(&request, (count > 0, lacks, failed), now_ms);
         for chunk in request.chunks.iter().rev() {
             let Some(want) = self.wanted.get_mut(chunk) else { continue };
             if (lacking.contains(chunk) || failed) && strikes.is_some() {
@@ -263,13 +264,21 @@ impl Chunks {
     }
 
     /// Books a request's end with its peer; returns its strikes, if the connection is still there.
-    fn settle_source(&mut self, request: &Request, found: bool, failed: bool) -> Option<u32> {
+    fn settle_source(
+        &mut self,
+        request: &Request,
+        (found, lacks, failed): (bool, bool, bool),
+        now_ms: u64,
+    ) -> Option<u32> {
         let source = self.sources.get_mut(&request.peer)?;
         if source.conn != request.conn {
             return None;
         }
         source.under_way -= 1;
         source.trusted = found;
+        if lacks {
+            source.same_until_ms = now_ms + SAME_MS;
+        }
         source.strikes = if failed { source.strikes + 1 } else { 0 };
         Some(source.strikes)
     }
@@ -292,6 +301,10 @@ impl Chunks {
                 self.enqueue(chunk, false);
             }
         }
+        if self.more_at_ms.take_if(|due_ms| *due_ms <= now_ms).is_some() {
+            self.more = true;
+        }
+        self.turn_ms = None;
         if now_ms >= self.pause_until_ms {
             while self.ask(now_ms, out) {}
         }
@@ -304,7 +317,8 @@ impl Chunks {
         let ends = live.map(|request| request.stall_ms.min(request.end_ms));
         let parked = self.parked.first().map(|(due_ms, _)| *due_ms);
         let pause = (self.pause_until_ms > now_ms).then_some(self.pause_until_ms);
-        ends.chain(parked).chain(pause).min()
+        let soon = self.more_at_ms.into_iter().chain(self.turn_ms);
+        ends.chain(parked).chain(pause).chain(soon).min()
     }
 
     fn refill(&mut self, out: &mut Vec<Output>) {
@@ -329,7 +343,7 @@ impl Chunks {
                 continue;
             }
             for peer in &peers {
-                let chunks = self.pick(peer, urgent);
+                let chunks = self.pick(peer, urgent, now_ms);
                 if !chunks.is_empty() {
                     self.send(*peer, urgent, chunks, now_ms, out);
                     return true;
@@ -370,33 +384,39 @@ impl Chunks {
     }
 
     /// Takes from the queue what to ask `peer` for: first what no other has offered.
-    fn pick(&mut self, peer: &DeviceId, urgent: bool) -> Vec<ChunkId> {
+    fn pick(&mut self, peer: &DeviceId, urgent: bool, now_ms: u64) -> Vec<ChunkId> {
         let queue = if urgent { &mut self.urgent } else { &mut self.queue };
         let (wanted, sources) = (&self.wanted, &self.sources);
         let share = self.ops_max.div_ceil(sources.len().max(1));
         let bytes = if sources.len() > 1 { SHARED_ANSWER_BYTES } else { ANSWER_BYTES };
         let count_max = (bytes / self.chunk_bytes_mean.max(1)).clamp(1, self.request_chunks_max);
-        let scanned = queue.len().min(SCAN_COUNT);
-        let mut once = HashSet::new();
-        let seen = queue.drain(..scanned).filter(|chunk| is_live(wanted, chunk, urgent));
-        let seen: Vec<ChunkId> = seen.filter(|chunk| once.insert(*chunk)).collect();
-        let mut ranked: Vec<(bool, usize)> = Vec::new();
-        for (index, chunk) in seen.iter().enumerate() {
-            let Some(want) = wanted.get(chunk) else { continue };
-            if want.may_ask(peer, sources) && !want.waits_for_another(peer, sources, share) {
-                ranked.push((want.offered.iter().any(|offering| offering != peer), index));
+        let (mut once, mut stale) = (HashSet::new(), HashSet::new());
+        let (mut offered, mut others) = (Vec::new(), Vec::new());
+        for (index, chunk) in queue.iter().take(SCAN_COUNT).enumerate() {
+            let live = wanted.get(chunk).filter(|want| want.is_live(urgent));
+            let Some(want) = live.filter(|_| once.insert(*chunk)) else {
+                stale.insert(index);
+                continue;
+            };
+            let turn_ms = want.turn_ms();
+            let device = &self.device;
+            if now_ms < turn_ms && want.is_turn_of_another(chunk, peer, device, sources, now_ms) {
+                self.turn_ms = Some(self.turn_ms.map_or(turn_ms, |first| first.min(turn_ms)));
+            } else if want.may_ask(peer, sources) && !want.waits_for_another(peer, sources, share) {
+                let is_offered = want.offered.iter().any(|offering| offering != peer);
+                if is_offered { offered.push(index) } else { others.push(index) }
+            }
+            if others.len() == count_max {
+                break;
             }
         }
-        ranked.sort_unstable();
-        ranked.truncate(count_max);
-        let mut picked: Vec<usize> = ranked.into_iter().map(|(_, index)| index).collect();
-        picked.sort_unstable();
-        for (index, chunk) in seen.iter().enumerate().rev() {
-            if picked.binary_search(&index).is_err() {
-                queue.push_front(*chunk);
-            }
-        }
-        picked.into_iter().map(|index| seen[index]).collect()
+        others.extend(offered);
+        others.truncate(count_max);
+        others.sort_unstable();
+        let picked = others.iter().map(|index| queue[*index]).collect();
+        stale.extend(others);
+        take_out(queue, &stale);
+        picked
     }
 
     /// Puts a wanted chunk into its queue, in front if it was there before.
@@ -431,47 +451,19 @@ fn stall_after_ms(urgent: bool) -> u64 {
     if urgent { URGENT_STALL_MS } else { STALL_MS }
 }
 
+/// Takes what stands at these places out of a queue.
+fn take_out(queue: &mut VecDeque<ChunkId>, places: &HashSet<usize>) {
+    let end = places.iter().max().map_or(0, |last| last + 1);
+    let front: Vec<ChunkId> = queue.drain(..end).collect();
+    let stays = |index: &usize| !places.contains(index);
+    for index in (0..end).rev().filter(stays) {
+        queue.push_front(front[index]);
+    }
+}
+
 /// Does it wait in this queue? Else its place there is stale: it was fetched meanwhile, or moved to
 /// the other queue.
 fn is_live(wanted: &BTreeMap<ChunkId, Want>, chunk: &ChunkId, urgent: bool) -> bool {
     let want = wanted.get(chunk);
-    want.is_some_and(|want| want.place == Place::Queued && want.urgent == urgent)
-}
-
-impl Want {
-    fn new() -> Self {
-        Self {
-            urgent: false,
-            place: Place::Queued,
-            lacking: Vec::new(),
-            offered: Vec::new(),
-            parks: 0,
-        }
-    }
-
-    /// Does another say that it has it, and can be asked soon? So a device that serves many sends
-    /// little more than one copy.
-    fn waits_for_another(
-        &self,
-        peer: &DeviceId,
-        sources: &BTreeMap<DeviceId, Source>,
-        share: usize,
-    ) -> bool {
-        let is_free =
-            |source: Option<&Source>| source.is_some_and(|source| source.under_way < share);
-        let mut others = self.offered.iter().filter(|other| *other != peer);
-        !self.urgent && !self.offered.contains(peer) && others.any(|o| is_free(sources.get(o)))
-    }
-
-    /// May `peer` have it, and is nobody else likelier to?
-    fn may_ask(&self, peer: &DeviceId, sources: &BTreeMap<DeviceId, Source>) -> bool {
-        let likely = |peer: &DeviceId, source: &Source| {
-            !self.lacking.contains(peer) && (source.trusted || self.offered.contains(peer))
-        };
-        let Some(source) = sources.get(peer) else { return false };
-        if self.lacking.contains(peer) {
-            return false;
-        }
-        likely(peer, source) || !sources.iter().any(|(peer, source)| likely(peer, source))
-    }
+    want.is_some_and(|want| want.is_live(urgent))
 }

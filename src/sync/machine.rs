@@ -98,7 +98,12 @@ pub enum Input {
     /// These chunks are here.
     Here(Vec<ChunkId>),
     /// The answer to [`Output::Refill`].
-    Missing(Vec<ChunkId>),
+    Missing {
+        /// These.
+        chunks: Vec<ChunkId>,
+        /// More will be, after so long.
+        later_ms: Option<u64>,
+    },
     /// A request brings bytes; told every second or so.
     Progress(RequestId),
     /// A request has ended, in whatever way: each ends once.
@@ -195,7 +200,7 @@ impl Machine {
             local: Frontier::new(),
             links: Links::new(tuning.device, tuning.dial_unknown),
             sessions: BTreeMap::new(),
-            chunks: Chunks::new(tuning.ops_max, tuning.request_chunks_max),
+            chunks: Chunks::new(tuning.device, tuning.ops_max, tuning.request_chunks_max),
             jitter: Jitter::new(tuning.seed),
         }
     }
@@ -248,7 +253,10 @@ impl Machine {
             Input::Want(chunks) => self.chunks.want(chunks, now_ms),
             Input::Named => self.chunks.look_for_more(),
             Input::Here(chunks) => self.chunks.here(&chunks),
-            Input::Missing(chunks) => self.chunks.missing(chunks, &mut self.jitter),
+            Input::Missing { chunks, later_ms } => {
+                let later_ms = later_ms.map(|wait_ms| now_ms + wait_ms);
+                self.chunks.missing(chunks, later_ms, &mut self.jitter, now_ms);
+            }
             Input::Progress(request) => self.chunks.progress(request, now_ms),
             Input::Fetched { request, stored, lacking, bytes, store_failed } => {
                 let brought = Brought { stored, lacking, bytes, store_failed };
@@ -318,7 +326,7 @@ impl Machine {
             }
             Frame::Offer(chunks) => {
                 let peer = session.peer;
-                self.chunks.offered(&peer, &chunks);
+                self.chunks.offered(&peer, &chunks, now_ms);
             }
             Frame::Hello { .. }
             | Frame::Join { .. }

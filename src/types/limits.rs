@@ -38,6 +38,11 @@ pub const BATCH_BYTES_HARD_MAX: usize = 4 << 20;
 
 /// Longer texts are not merged: they stand side by side.
 pub const TEXT_MERGE_BYTES_MAX: u64 = 1 << 20;
+/// Of a longer file that is still being written, content is fetched once in a while. No text that may
+/// have to be merged is among them.
+pub const LATE_FROM_BYTES: u64 = TEXT_MERGE_BYTES_MAX;
+/// Files whose content is left for later so, at most.
+pub const LATE_FILES_MAX: usize = 1024;
 
 /// A segment file is closed once it has grown past this.
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;

@@ -351,6 +351,12 @@ impl Device {
         self.fs.write(ino, &writing, Wait::May).expect("is written");
     }
 
+    /// Writes behind what an open file holds.
+    pub fn append(&self, ino: Ino, size_bytes: u64, bytes: &[u8]) {
+        let writing = Writing { offset: size_bytes, data: bytes, append: false, kill_suid: false };
+        self.fs.write(ino, &writing, Wait::May).expect("is written");
+    }
+
     pub fn close(&self, ino: Ino) {
         self.fs.release(ino, true);
         self.fs.forget(ino, 1);

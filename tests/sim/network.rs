@@ -179,11 +179,13 @@ impl World {
             }
             Output::Cancel { request } => self.soon(n, Event::Answer(request, Vec::new())),
             Output::Refill { limit, except } => {
-                let missing = self.life(n).fs.replica().missing_chunks(limit, &except);
+                let replica = self.life(n).fs.replica();
+                let (chunks, later_ms) =
+                    (replica.missing_chunks(limit, &except), replica.missing_later_ms());
                 if self.has_died(n, false) {
                     return;
                 }
-                self.soon(n, Event::Input(Input::Missing(missing)));
+                self.soon(n, Event::Input(Input::Missing { chunks, later_ms }));
             }
         }
     }

@@ -57,7 +57,7 @@ impl<'a> History<'a> {
         let (mut base, mut over) = (Manifest::default(), ExtentMap::default());
         match &record.content {
             Content::Inline(bytes) => over.write(0, bytes),
-            Content::Chunk(chunk) => base = Manifest::new(size, vec![Item::Chunk(chunk.clone())]),
+            Content::Chunk(chunk) => base = Manifest::new(vec![Item::Chunk(chunk.clone())]),
             Content::Manifest(root) => base = self.manifest(root),
             Content::Patch { base, extents } => {
                 over.write(0, &self.bytes(file, *base));

@@ -380,6 +380,7 @@ impl World {
                 && replica.frontier() == first
                 && replica.gaps().is_empty()
                 && replica.missing_chunks(1, &HashSet::new()).is_empty()
+                && replica.missing_later_ms().is_none()
         })
     }
 

@@ -1,6 +1,6 @@
 //! The bytes of one node of a manifest's tree.
 //!
-//! Three bytes (version, level, size class), then entries until the node ends, so no count stands
+//! Two bytes (version, level), then entries until the node ends, so no count stands
 //! in it that could lie. Level 0 holds items, each other level the nodes of the level below.
 //! Numbers are little-endian.
 //!
@@ -10,7 +10,7 @@
 //! | chunk | 1 (2 with a key), id, key if any, plain length u32 |
 //! | child | as a chunk, then u64 bytes that it covers and u64 bytes of them in chunks |
 
-use super::{Item, SizeClass};
+use super::Item;
 use crate::types::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX};
 use crate::types::{ChunkId, ChunkKey, ChunkRef};
 
@@ -82,7 +82,6 @@ impl Entries {
 #[derive(Debug, PartialEq)]
 pub struct Node {
     pub level: u8,
-    pub size_class: SizeClass,
     pub entries: Entries,
 }
 
@@ -113,8 +112,8 @@ fn id_hash(id: &ChunkId) -> u64 {
     u64::from_le_bytes(*id.0.first_chunk().expect("an id has 32 bytes"))
 }
 
-pub fn encode_items(size_class: SizeClass, items: &[Item]) -> Vec<u8> {
-    let mut out = header(0, size_class, items.len());
+pub fn encode_items(items: &[Item]) -> Vec<u8> {
+    let mut out = header(0, items.len());
     for item in items {
         match item {
             Item::Hole(len_bytes) => {
@@ -127,8 +126,8 @@ pub fn encode_items(size_class: SizeClass, items: &[Item]) -> Vec<u8> {
     out
 }
 
-pub fn encode_children(size_class: SizeClass, level: u8, children: &[Child]) -> Vec<u8> {
-    let mut out = header(level, size_class, children.len());
+pub fn encode_children(level: u8, children: &[Child]) -> Vec<u8> {
+    let mut out = header(level, children.len());
     for child in children {
         encode_chunk(&mut out, &child.node);
         out.extend_from_slice(&child.len_bytes.to_le_bytes());
@@ -137,15 +136,10 @@ pub fn encode_children(size_class: SizeClass, level: u8, children: &[Child]) -> 
     out
 }
 
-fn header(level: u8, size_class: SizeClass, count: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(3 + count * 85);
+fn header(level: u8, count: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + count * 85);
     out.push(VERSION);
     out.push(level);
-    out.push(match size_class {
-        SizeClass::Small => 0,
-        SizeClass::Medium => 1,
-        SizeClass::Large => 2,
-    });
     out
 }
 
@@ -161,22 +155,16 @@ fn encode_chunk(out: &mut Vec<u8>, chunk: &ChunkRef) {
 /// Decodes a node; the error says what is wrong with it.
 pub fn decode(bytes: &[u8]) -> Result<Node, &'static str> {
     let mut input = Input(bytes);
-    let [version, level, size_class] = input.array()?;
+    let [version, level] = input.array()?;
     if version != VERSION {
         return Err("it is no node of a manifest, or of a newer version");
     }
-    let size_class = match size_class {
-        0 => SizeClass::Small,
-        1 => SizeClass::Medium,
-        2 => SizeClass::Large,
-        _ => return Err("its size class does not exist"),
-    };
     let entries = if level == 0 {
         Entries::Items(input.entries(Input::item)?)
     } else {
         Entries::Children(input.entries(Input::child)?)
     };
-    Ok(Node { level, size_class, entries })
+    Ok(Node { level, entries })
 }
 
 /// The bytes that are still to be decoded.

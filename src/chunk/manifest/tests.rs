@@ -5,6 +5,7 @@ use super::node::{Child, encode_children, encode_items};
 use super::*;
 use crate::chunk::WorkspaceSecret;
 use crate::types::ChunkKey;
+use crate::types::limits::FILE_BYTES_MAX;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -30,14 +31,13 @@ fn a_tree_of_any_size_comes_back_as_it_was() {
     for sealer in sealers {
         let chunks = Chunks::with(sealer);
         for count in [0, 1, 31, 32, 33, 500, 5_000, 60_000] {
-            let manifest = Manifest::new(2 * GIB, items(count, true));
+            let manifest = Manifest::new(items(count, true));
             let root = chunks.save(&manifest);
             let loaded = chunks.load(&root).expect("loads");
             assert_eq!(loaded.items(), manifest.items(), "{count} items");
             assert_eq!(loaded.starts, manifest.starts);
             assert_eq!(loaded.len_bytes(), manifest.len_bytes());
             assert_eq!(loaded.stored_bytes(), manifest.stored_bytes());
-            assert_eq!(loaded.size_class(), SizeClass::Large);
         }
     }
 }
@@ -45,7 +45,7 @@ fn a_tree_of_any_size_comes_back_as_it_was() {
 #[test]
 fn references_name_every_node_and_every_chunk() {
     let chunks = Chunks::new();
-    let manifest = Manifest::new(GIB, items(10_000, false));
+    let manifest = Manifest::new(items(10_000, false));
     let root = chunks.save(&manifest);
     let mut visited = Vec::new();
     let mut fetch =
@@ -63,13 +63,13 @@ fn references_name_every_node_and_every_chunk() {
 fn a_small_change_of_a_long_manifest_makes_few_nodes() {
     let chunks = Chunks::new();
     let old = items(100_000, false);
-    chunks.save(&Manifest::new(GIB, old.clone()));
+    chunks.save(&Manifest::new(old.clone()));
     let nodes = chunks.new_count.replace(0);
     assert!((400..3_000).contains(&nodes), "{nodes} nodes of 100,000 items");
     for (what, replaced) in [("replaced", 50_000..50_001), ("inserted", 20_000..20_000)] {
         let mut new = old.clone();
         new.splice(replaced, [Item::Chunk(chunk(1_000_000, false))]);
-        chunks.save(&Manifest::new(GIB, new));
+        chunks.save(&Manifest::new(new));
         let nodes = chunks.new_count.replace(0);
         assert!(nodes <= 9, "an item {what} makes {nodes} nodes");
     }
@@ -77,7 +77,7 @@ fn a_small_change_of_a_long_manifest_makes_few_nodes() {
 
 #[test]
 fn ranges_find_the_items_that_touch_them() {
-    let manifest = Manifest::new(0, items(300, false));
+    let manifest = Manifest::new(items(300, false));
     let len = manifest.len_bytes();
     for step in 0..500u64 {
         let from = step * 7_919 * 101 % (len + 10);
@@ -100,32 +100,24 @@ fn ranges_find_the_items_that_touch_them() {
 #[test]
 fn empty_items_vanish_and_neighboring_holes_join() {
     let holes = vec![Item::Hole(3), Item::Hole(0), Item::Hole(4), Item::Chunk(chunk(9, false))];
-    let manifest = Manifest::new(17, holes);
+    let manifest = Manifest::new(holes);
     assert_eq!(manifest.items(), [Item::Hole(7), Item::Chunk(chunk(9, false))]);
     assert_eq!((manifest.len_bytes(), manifest.stored_bytes()), (17, 10));
     assert_eq!(manifest.start_of(1), 7);
 }
 
 #[test]
-fn a_growing_file_has_the_class_of_its_size_and_a_shrinking_one_keeps_its_own() {
+fn chunks_grow_with_their_place_in_the_file() {
     use SizeClass::{Large, Medium, Small};
-    for (size, previous, expected) in [
-        (0, None, Small),
-        (64 * MIB, None, Small),
-        (64 * MIB + 1, None, Medium),
-        (GIB + 1, None, Large),
-        (64 * MIB, Some(Small), Small),
-        (64 * MIB + 1, Some(Small), Medium),
-        (4 * MIB, Some(Medium), Medium),
-        (4 * MIB - 1, Some(Medium), Small),
-        (GIB, Some(Medium), Medium),
-        (GIB + 1, Some(Medium), Large),
-        (5 * GIB, Some(Small), Large),
-        (64 * MIB, Some(Large), Large),
-        (64 * MIB - 1, Some(Large), Small),
-        (FILE_BYTES_MAX, Some(Large), Large),
+    for (offset, expected) in [
+        (0, Small),
+        (64 * MIB - 1, Small),
+        (64 * MIB, Medium),
+        (GIB - 1, Medium),
+        (GIB, Large),
+        (FILE_BYTES_MAX, Large),
     ] {
-        assert_eq!(SizeClass::for_file(size, previous), expected, "{size} after {previous:?}");
+        assert_eq!(SizeClass::at(offset), expected, "at {offset}");
     }
 }
 
@@ -141,7 +133,7 @@ fn load_root(chunks: &Chunks, plain: &[u8]) -> Result<Manifest, ChunkError> {
 fn damaged_nodes_give_errors_or_another_small_manifest() {
     for count in [40, 3_000] {
         let chunks = Chunks::new();
-        let root = chunks.save(&Manifest::new(GIB, items(count, false)));
+        let root = chunks.save(&Manifest::new(items(count, false)));
         let sealed = chunks.sealed.borrow()[&root.id].clone();
         let plain = chunks.sealer.open(&root, &sealed).expect("opens");
         let mut refused = 0;
@@ -175,10 +167,9 @@ fn child(chunks: &Chunks, plain: &[u8], len_bytes: u64, stored_bytes: u64) -> Ch
 #[test]
 fn a_tree_that_lies_is_refused() {
     let chunks = Chunks::new();
-    let small = SizeClass::Small;
-    let leaf = encode_items(small, &[Item::Chunk(chunk(9, false)), Item::Hole(5)]);
+    let leaf = encode_items(&[Item::Chunk(chunk(9, false)), Item::Hole(5)]);
     let honest = child(&chunks, &leaf, 15, 10);
-    let inner = |level, children: &[Child]| encode_children(small, level, children);
+    let inner = |level, children: &[Child]| encode_children(level, children);
     let load = |plain: &[u8]| load_root(&chunks, plain);
     assert_eq!(load(&inner(1, std::slice::from_ref(&honest))).expect("honest").len_bytes(), 15);
 
@@ -189,32 +180,29 @@ fn a_tree_that_lies_is_refused() {
     assert!(load(&inner(2, std::slice::from_ref(&honest))).is_err(), "a level left out");
     assert!(load(&inner(1, &[honest.clone(), honest])).is_err(), "a short node before another");
     assert!(load(&inner(1, &[])).is_err(), "no children");
-    assert!(load(&encode_items(small, &[Item::Hole(0)])).is_err(), "an empty hole");
+    assert!(load(&encode_items(&[Item::Hole(0)])).is_err(), "an empty hole");
     let endless = [Item::Hole(FILE_BYTES_MAX), Item::Hole(1)];
-    assert!(load(&encode_items(small, &endless)).is_err(), "longer than a file");
+    assert!(load(&encode_items(&endless)).is_err(), "longer than a file");
     let wraps = [Item::Hole(u64::MAX), Item::Hole(2)];
-    assert!(load(&encode_items(small, &wraps)).is_err(), "a sum that wraps");
-    assert!(load(&encode_items(small, &vec![Item::Hole(1); 513])).is_err(), "too many entries");
+    assert!(load(&encode_items(&wraps)).is_err(), "a sum that wraps");
+    assert!(load(&encode_items(&vec![Item::Hole(1); 513])).is_err(), "too many entries");
     assert!(load(&vec![0; 1 << 20]).is_err(), "a node of a mebibyte");
-    let other = encode_items(SizeClass::Large, &[Item::Hole(1)]);
-    assert!(load(&inner(1, &[child(&chunks, &other, 1, 0)])).is_err(), "two size classes");
 }
 
 #[test]
 fn a_tree_is_refused_for_its_depth_or_its_items_before_they_take_memory() {
     let chunks = Chunks::new();
-    let class = SizeClass::Small;
-    let mut at = child(&chunks, &encode_items(class, &[Item::Hole(1)]), 1, 0);
+    let mut at = child(&chunks, &encode_items(&[Item::Hole(1)]), 1, 0);
     for level in 1..=20 {
-        let plain = encode_children(class, level, std::slice::from_ref(&at));
+        let plain = encode_children(level, std::slice::from_ref(&at));
         assert_eq!(load_root(&chunks, &plain).is_ok(), level < LEVELS_MAX, "level {level}");
         at = child(&chunks, &plain, 1, 0);
     }
     // 512 children, each the same node, down to the leaves: few bytes stored, many items named.
     let mut len_bytes = 512;
-    let mut at = child(&chunks, &encode_items(class, &vec![Item::Hole(1); 512]), len_bytes, 0);
+    let mut at = child(&chunks, &encode_items(&vec![Item::Hole(1); 512]), len_bytes, 0);
     for level in 1..=3 {
-        let plain = encode_children(class, level, &vec![at; 512]);
+        let plain = encode_children(level, &vec![at; 512]);
         len_bytes *= 512;
         at = child(&chunks, &plain, len_bytes, 0);
     }

@@ -2,22 +2,21 @@
 
 use fastcdc::v2020::{self, Normalization};
 
-use crate::chunk::ChunkLengths;
+use crate::chunk::{ChunkLengths, SizeClass};
 
 /// A window over the stream, from the last cut to what was fed.
 pub struct Cutter {
-    lengths: ChunkLengths,
-    mask_s: u64,
-    mask_l: u64,
+    chunk_bytes_max: usize,
     buffer: Vec<u8>,
-    /// Where in `buffer` the last cut is.
+    /// Where in `buffer` the last cut is, and where in the file.
     start: usize,
+    offset: u64,
 }
 
 impl Cutter {
-    pub fn new(lengths: ChunkLengths) -> Self {
-        let (mask_s, mask_l) = v2020::select_masks(lengths.average_bytes, Normalization::Level1);
-        Self { lengths, mask_s, mask_l, buffer: Vec::new(), start: 0 }
+    /// For chunks of at most `chunk_bytes_max`.
+    pub fn new(chunk_bytes_max: usize) -> Self {
+        Self { chunk_bytes_max, buffer: Vec::new(), start: 0, offset: 0 }
     }
 
     /// Bytes since the last cut.
@@ -33,18 +32,18 @@ impl Cutter {
 
     /// Does the window hold a longest chunk, so that a cut is certain?
     pub fn is_full(&self) -> bool {
-        self.len() >= self.lengths.max_bytes
+        self.len() >= self.lengths().max_bytes
     }
 
-    /// Adds bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.make_room();
+    /// Adds bytes, which are at `offset` in the file: behind the others, if there are any.
+    pub fn feed(&mut self, offset: u64, bytes: &[u8]) {
+        self.make_room(offset);
         self.buffer.extend_from_slice(bytes);
     }
 
     /// Adds zeros.
-    pub fn feed_zeros(&mut self, count: usize) {
-        self.make_room();
+    pub fn feed_zeros(&mut self, offset: u64, count: usize) {
+        self.make_room(offset);
         self.buffer.resize(self.buffer.len() + count, 0);
     }
 
@@ -70,26 +69,35 @@ impl Cutter {
     fn take(&mut self, len: usize) -> &[u8] {
         let start = self.start;
         self.start += len;
+        self.offset += len as u64;
         &self.buffer[start..self.start]
     }
 
+    fn lengths(&self) -> ChunkLengths {
+        SizeClass::at(self.offset).lengths(self.chunk_bytes_max)
+    }
+
     fn next_cut(&self) -> usize {
-        let lengths = self.lengths;
+        let lengths = self.lengths();
+        let (mask_s, mask_l) = v2020::select_masks(lengths.average_bytes, Normalization::Level1);
         let (_, len) = v2020::cut(
             &self.buffer[self.start..],
             lengths.min_bytes,
             lengths.average_bytes,
             lengths.max_bytes,
-            self.mask_s,
-            self.mask_l,
-            self.mask_s << 1,
-            self.mask_l << 1,
+            mask_s,
+            mask_l,
+            mask_s << 1,
+            mask_l << 1,
         );
         len
     }
 
     /// Moves the window to the front once as much lies before it: each byte moves about once.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, offset: u64) {
+        if self.len() == 0 {
+            self.offset = offset;
+        }
         if self.start >= self.len() {
             self.buffer.drain(..self.start);
             self.start = 0;

@@ -313,20 +313,36 @@ fn unchanged_content_without_features_is_not_cut_anew_to_its_end() {
     assert!(chunks.open_count.get() < 16, "{} chunks read", chunks.open_count.get());
 }
 
+/// What of `new` is not in `old`, in bytes.
+fn new_bytes(old: &Manifest, new: &Manifest) -> u64 {
+    let known: std::collections::HashSet<_> = old.chunks_in(0..u64::MAX).collect();
+    let fresh = new.chunks_in(0..u64::MAX).filter(|chunk| !known.contains(chunk));
+    fresh.map(|chunk| u64::from(chunk.plain_bytes)).sum()
+}
+
 #[test]
-fn a_file_that_outgrows_its_size_class_is_cut_anew() {
+fn a_file_that_outgrows_a_size_of_chunks_keeps_those_that_it_has() {
     let chunks = Chunks::new();
-    let bytes = noise(6, 3 << 20);
-    let small = file(&chunks, &bytes);
-    assert_eq!(small.size_class(), SizeClass::Small);
-    let size = 300 * MIB;
-    let medium = chunks.rebuild(&small, &ExtentMap::default(), size);
-    check(&medium, size);
-    assert_eq!(medium.size_class(), SizeClass::Medium);
-    assert!(medium.items().len() * 2 < small.items().len());
-    let again = chunks.rebuild(&medium, &ExtentMap::default(), 3 * MIB);
-    assert_eq!(again.items(), small.items());
-    assert!(chunks.read(&medium, &[], 0, 3 * MIB, size) == bytes);
+    let bytes = noise(6, 72 << 20);
+    let small = file(&chunks, &bytes[..60 << 20]);
+    let grown = chunks.rebuild(&small, &written(60 * MIB, &bytes[60 << 20..]), 72 * MIB);
+    check(&grown, 72 * MIB);
+    assert!(new_bytes(&small, &grown) < 13 * MIB, "what was added, and the chunk before it");
+    assert_eq!(grown.items(), file(&chunks, &bytes).items(), "history does not show");
+    let (first, last) = (grown.chunks_in(0..60 * MIB), grown.chunks_in(65 * MIB..72 * MIB));
+    assert!(first.count() > 600 && last.count() < 80, "larger chunks, further on");
+    let cut_off = chunks.rebuild(&grown, &ExtentMap::default(), 60 * MIB);
+    assert_eq!(cut_off.items(), small.items());
+}
+
+#[test]
+fn a_large_file_with_a_byte_in_front_shares_its_chunks() {
+    let chunks = Chunks::new();
+    let mut bytes = noise(8, 72 << 20);
+    let old = file(&chunks, &bytes);
+    bytes.insert(0, b'!');
+    let new = file(&chunks, &bytes);
+    assert!(new_bytes(&old, &new) < 2 * MIB, "{} bytes are new", new_bytes(&old, &new));
 }
 
 #[test]
@@ -334,7 +350,7 @@ fn a_chunk_that_is_shorter_than_one_of_its_references_says_reads_as_zeros_behind
     let sealer = Sealer::new(None, false);
     let chunk = sealer.seal(b"four").chunk;
     let lie = ChunkRef { plain_bytes: 9, ..chunk };
-    let base = Manifest::new(9, vec![Item::Chunk(lie)]);
+    let base = Manifest::new(vec![Item::Chunk(lie)]);
     let mut cached = |_: &ChunkRef| -> Result<Arc<[u8]>, ()> { Ok(b"four".as_slice().into()) };
     let read = crate::chunk::read_range(&base, &[], 2, 9, 9, &mut cached).expect("no error");
     assert_eq!(read, b"ur\0\0\0\0\0");
@@ -385,13 +401,13 @@ fn no_chunk_is_longer_than_the_workspace_wants_and_files_cut_otherwise_before_st
 
 #[test]
 fn the_cutter_holds_a_few_chunks_however_long_the_stream() {
-    for class in [SizeClass::Small, SizeClass::Large] {
-        let lengths = class.lengths(CHUNK_BYTES_MAX);
-        let mut cutter = Cutter::new(lengths);
+    for begin in [0, 1 << 30] {
+        let lengths = SizeClass::at(begin).lengths(CHUNK_BYTES_MAX);
+        let mut cutter = Cutter::new(CHUNK_BYTES_MAX);
         let bytes = noise(7, 1 << 20);
         let mut cut_bytes = 0;
-        for _ in 0..48 {
-            cutter.feed(&bytes);
+        for step in 0..48 {
+            cutter.feed(begin + step * MIB, &bytes);
             while cutter.is_full() {
                 cut_bytes += cutter.cut().expect("a full window has a cut").len();
             }

@@ -12,8 +12,6 @@ pub struct View<'a> {
     pub base: &'a Manifest,
     pub overlay: &'a ExtentMap,
     pub size_bytes: u64,
-    /// May chunks of the base stay?
-    pub keep_base: bool,
 }
 
 /// What shows at an offset, up to where one thing shows.
@@ -113,7 +111,6 @@ impl<'a> View<'a> {
     fn shown(&self, at: u64) -> Option<Shown<'a>> {
         let (extent, until) = self.top(at);
         match extent {
-            None if !self.keep_base => None,
             None => Some(Shown { manifest: self.base, range: at..until, is_shared: false }),
             Some((start, Extent::Shared { manifest, offset, .. })) => {
                 let from = offset + (at - start);

@@ -280,6 +280,7 @@ impl Committer {
             roles.retain(|(device, _)| *device != self.merger.own_device());
         }
         self.published.set_epochs(self.merger.epoch_ids());
+        self.published.set_late(self.merger.late(), micros(self.env.clock.now()));
         self.published.set(self.merger.held(), roles, revoked, self.is_overtaken);
     }
 }

@@ -8,7 +8,7 @@ use super::Committer;
 use super::changes::{DraftTarget, StoredDraft, TakenDraft};
 use crate::chunk::{self, Extent, ExtentMap, Item, Manifest, SealedChunk};
 use crate::store::Commit;
-use crate::types::limits::{INLINE_BYTES_MAX, PATCH_BYTES_MAX};
+use crate::types::limits::{INLINE_BYTES_MAX, LATE_FROM_BYTES, PATCH_BYTES_MAX};
 use crate::types::{
     ChunkRef, Content, FileId, Hlc, Ino, Op, PatchData, PatchExtent, VersionId, VersionRecord,
 };
@@ -49,8 +49,11 @@ impl Committer {
             return Ok(inline(draft.ino, bytes));
         }
         let store = &self.store;
+        // What will be cut otherwise when the file is finished does not go along.
+        let is_passing = matches!(draft.target, DraftTarget::Version { interim: true, .. })
+            && size > LATE_FROM_BYTES;
         let mut emit = |chunk: SealedChunk| -> Result<(), EngineError> {
-            if store.append(&chunk.chunk.id, &chunk.bytes)? {
+            if store.append(&chunk.chunk.id, &chunk.bytes)? && !is_passing {
                 fresh.add(chunk.chunk.id, chunk.bytes.len());
             }
             Ok(())

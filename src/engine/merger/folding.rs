@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::journal::context;
+use super::late::Foreign;
 use super::records::{Failing, Kept};
 use super::view::{self, ViewChange};
 use super::{Known, MergeError, Merger, Round};
@@ -16,7 +17,7 @@ use crate::store::{Commit, Wanted};
 use crate::types::limits::{BATCH_BYTES_HARD_MAX, CLOCK_AHEAD_US_MAX};
 use crate::types::merged::{Key, MemberChange, MemberOp, Move, Stamp};
 use crate::types::{
-    Batch, Content, DeviceId, EntryId, EpochId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
+    Batch, DeviceId, EntryId, EpochId, FileId, Hlc, Name, Op, OpId, Timestamp, VersionId,
     VersionRecord,
 };
 
@@ -368,17 +369,17 @@ impl<'a> Folding<'a> {
     pub(super) fn keep(&mut self, stamp: &Stamp<'_>, op: Op) -> Result<(), MergeError> {
         match op {
             Op::Make { .. } => drop(self.makes.insert(FileId(stamp.id), op)),
-            Op::Write { file, size_bytes, content, mtime, interim, .. } => {
+            Op::Write { file, parents, size_bytes, content, mtime, interim } => {
                 let (own, id) = (self.merger.own, VersionId(stamp.id));
                 let is_own = stamp.id.journal() == own;
                 let may_be_kept = is_own || self.is_anew;
                 if may_be_kept && self.merger.store.version(file, id)?.is_some() {
                     return Ok(());
                 }
-                match &content {
-                    Content::Chunk(chunk) if !is_own => self.want(chunk, false)?,
-                    Content::Manifest(root) if !is_own => self.want(root, true)?,
-                    _ => {}
+                if !is_own {
+                    let (parents, content) = (parents.as_slice(), &content);
+                    let foreign = Foreign { file, id, parents, size_bytes, content, interim };
+                    self.want_content(&foreign)?;
                 }
                 let hlc = stamp.key.hlc;
                 let record = VersionRecord { hlc, size_bytes, mtime, content, interim };
@@ -390,7 +391,15 @@ impl<'a> Folding<'a> {
         Ok(())
     }
 
-    fn want(&mut self, chunk: &crate::types::ChunkRef, is_node: bool) -> Result<(), MergeError> {
+    /// Notes a chunk that is to be fetched, or a node that may name some.
+    pub(super) fn want(
+        &mut self,
+        chunk: &crate::types::ChunkRef,
+        is_node: bool,
+    ) -> Result<(), MergeError> {
+        if is_node {
+            self.commit.merged.passed.push((chunk.id, false));
+        }
         if is_node || !self.merger.store.has_chunk(&chunk.id)? {
             let wanted = Wanted { chunk: chunk.clone(), is_node };
             self.commit.merged.wanted.push((chunk.id, Some(wanted)));

@@ -8,6 +8,7 @@ mod anew;
 mod epochs;
 mod folding;
 mod history;
+mod late;
 mod ops;
 mod records;
 mod texts;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use folding::Folding;
+use late::Late;
 pub use ops::add;
 pub use texts::Fork;
 pub use view::ViewChange;
@@ -32,8 +34,8 @@ use crate::store::{Commit, Store, StoreError};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::merged::{MemberOp, Move};
 use crate::types::{
-    BatchHash, ConflictResolution, DeviceId, Frontier, Held, Hlc, NameHasher, Op, OpId, Role,
-    Timestamp, TreeRoot,
+    BatchHash, ChunkId, ConflictResolution, DeviceId, FileId, Frontier, Held, Hlc, NameHasher, Op,
+    OpId, Role, Timestamp, TreeRoot,
 };
 
 /// Why a peer's batches are not taken.
@@ -71,6 +73,7 @@ struct Known {
     folds_anew: u64,
     /// It is to be once more, as soon as the beginnings of all journals are here.
     is_anew_due: bool,
+    late: Late,
 }
 
 /// Merges journals.
@@ -135,6 +138,7 @@ impl Merger {
         let (root, _) = store.tree_root()?;
         let folds_anew = store.folds_anew()?;
         let is_anew_due = store.is_anew_due()?;
+        let late = Late::default();
         let known = Known {
             chains,
             heard,
@@ -147,6 +151,7 @@ impl Merger {
             root,
             folds_anew,
             is_anew_due,
+            late,
         };
         let conflicts_shown = store.conflicts_shown()?;
         let conflicts = conflicts_shown;
@@ -383,6 +388,11 @@ impl Merger {
         let ops = decode_ops(&plain, |device| self.known.numbers.get(device).copied())?;
         let index = usize::try_from(id.seq() - batch.seq).unwrap_or(usize::MAX);
         Ok(ops.into_iter().nth(index))
+    }
+
+    /// The roots whose content is left for later, with their files.
+    pub fn late(&self) -> impl Iterator<Item = (FileId, ChunkId)> {
+        self.known.late.roots()
     }
 
     /// The round's commit is in the store.

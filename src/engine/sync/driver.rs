@@ -416,9 +416,12 @@ impl Driver {
                 let shared = self.shared.clone();
                 self.tasks.spawn(async move {
                     let replica = Arc::clone(&shared.replica);
-                    let missing = spawn_blocking(move || replica.missing_chunks(limit, &except));
-                    let missing = missing.await.unwrap_or_default();
-                    let _ = shared.tell(Event::Input(Input::Missing(missing))).await;
+                    let missing = spawn_blocking(move || {
+                        (replica.missing_chunks(limit, &except), replica.missing_later_ms())
+                    });
+                    let (chunks, later_ms) = missing.await.unwrap_or_default();
+                    let missing = Input::Missing { chunks, later_ms };
+                    let _ = shared.tell(Event::Input(missing)).await;
                 });
             }
         }

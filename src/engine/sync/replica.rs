@@ -116,6 +116,11 @@ pub trait Replica: Send + Sync + 'static {
     /// Chunks named by the tree that are not here, at most `limit`, not those in `except`.
     fn missing_chunks(&self, limit: usize, except: &HashSet<ChunkId>) -> Vec<ChunkId>;
 
+    /// In how many milliseconds more will be missing, if nothing else happens.
+    fn missing_later_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Grows when chunks that were stored turn out to name others that are not here. What batches
     /// name is not counted.
     fn named(&self) -> u64 {

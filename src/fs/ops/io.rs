@@ -69,9 +69,10 @@ impl Filesystem {
         node.write_opens = node.write_opens.saturating_sub(u32::from(write));
         let quiet = node.write_opens == 0;
         let mut urgent = false;
+        let size_bytes = node.rec.size_bytes;
         if let Some(body) = node.body.as_mut().filter(|_| write && quiet) {
+            body.finish_head(size_bytes);
             urgent = body.changed || body.frozen.is_some();
-            body.head_is_interim = false;
             body.fold = body.patch_count > 0 || urgent;
             urgent |= body.patch_count > 0;
         }

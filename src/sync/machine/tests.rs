@@ -204,7 +204,7 @@ fn batches_that_were_not_taken_are_sent_again_after_a_wait() {
 fn requests_stay_within_their_bound_and_a_reader_goes_first() {
     let mut hand = Hand::new(3);
     hand.connect(1, 1, false);
-    let out = hand.input(Input::Missing((0..20).map(chunk).collect()));
+    let out = hand.input(Input::Missing { chunks: (0..20).map(chunk).collect(), later_ms: None });
     let bulk = fetches(&out);
     assert_eq!(bulk.len(), 2, "one place of three is kept for readers");
     assert!(bulk.iter().all(|(_, _, urgent, chunks)| !urgent && chunks.len() == 2));
@@ -221,7 +221,7 @@ fn a_chunk_that_one_peer_lacks_is_asked_of_another_then_parked_until_someone_has
     let mut hand = Hand::new(2);
     hand.connect(1, 1, false);
     hand.connect(2, 2, false);
-    let out = hand.input(Input::Missing(vec![chunk(1)]));
+    let out = hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None });
     assert_eq!(fetches(&out), vec![(0, 1, false, vec![chunk(1)])]);
     let out = hand.fetched(0, &[], &[chunk(1)]);
     assert_eq!(fetches(&out), vec![(1, 2, false, vec![chunk(1)])]);
@@ -236,7 +236,7 @@ fn a_chunk_that_one_peer_lacks_is_asked_of_another_then_parked_until_someone_has
 fn a_request_that_stalls_ends_and_its_peer_loses_the_connection_at_last() {
     let mut hand = Hand::new(2);
     hand.connect(1, 1, false);
-    hand.input(Input::Missing(vec![chunk(1)]));
+    hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None });
     for round in 0..3 {
         hand.at(round * 100_000 + 60_000);
         let out = hand.at(round * 100_000 + 90_000);
@@ -254,7 +254,7 @@ fn what_arrived_is_offered_to_those_it_did_not_come_from() {
         hand.connect(n, conn, false);
         hand.input(Input::Sent(ConnId(conn)));
     }
-    hand.input(Input::Missing(vec![chunk(1)]));
+    hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None });
     hand.fetched(0, &[chunk(1)], &[]);
     let out = hand.at(50);
     let offer = Output::Send { conn: ConnId(2), frame: Frame::Offer(vec![chunk(1)]) };
@@ -274,7 +274,7 @@ fn many_missing_chunks_are_looked_for_window_by_window() {
             ChunkId(id)
         })
         .collect();
-    let mut out = hand.input(Input::Missing(ids));
+    let mut out = hand.input(Input::Missing { chunks: ids, later_ms: None });
     let mut rounds = 0;
     while !out.iter().any(|o| matches!(o, Output::Refill { .. })) {
         let (request, _, _, chunks) = fetches(&out).remove(0);
@@ -289,7 +289,7 @@ fn a_reader_does_not_wait_long_for_a_peer_that_stalls() {
     let mut hand = Hand::new(2);
     hand.connect(1, 1, false);
     hand.connect(2, 2, false);
-    hand.input(Input::Missing(vec![chunk(1)]));
+    hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None });
     hand.at(1_000);
     hand.input(Input::Want(vec![chunk(1)]));
     assert!(!hand.at(5_999).contains(&Output::Cancel { request: RequestId(0) }));
@@ -303,7 +303,7 @@ fn what_came_while_missing_chunks_were_looked_for_is_not_asked_again() {
     hand.connect(1, 1, false);
     hand.input(Input::Want(vec![chunk(1)]));
     hand.fetched(0, &[chunk(1)], &[]);
-    let out = hand.input(Input::Missing(vec![chunk(1), chunk(2)]));
+    let out = hand.input(Input::Missing { chunks: vec![chunk(1), chunk(2)], later_ms: None });
     assert_eq!(fetches(&out), vec![(1, 1, false, vec![chunk(2)])]);
 }
 
@@ -333,13 +333,57 @@ fn what_a_manifest_names_is_looked_for_once_that_is_read() {
     let mut hand = Hand::new(10);
     hand.connect(1, 1, true);
     assert_eq!(
-        fetches(&hand.input(Input::Missing(vec![chunk(1)]))),
+        fetches(&hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None })),
         [(0, 1, false, vec![chunk(1)])]
     );
     hand.fetched(0, &[chunk(1)], &[]);
     assert_eq!(refills(&hand.input(Input::Named)), 1);
-    let out = hand.input(Input::Missing(vec![chunk(2)]));
+    let out = hand.input(Input::Missing { chunks: vec![chunk(2)], later_ms: None });
     assert_eq!(fetches(&out), [(1, 1, false, vec![chunk(2)])]);
+}
+
+#[test]
+fn of_two_devices_that_fetch_the_same_each_asks_the_author_for_its_share() {
+    let mut hand = Hand::new(64);
+    hand.connect(1, 1, true);
+    hand.connect(2, 2, true);
+    let chunks: Vec<ChunkId> = (0..40).map(|n| ChunkId::of(&[n])).collect();
+    // Device 2 offers what is wanted here, so it fetches the same.
+    hand.input(Input::Want(vec![chunk(1)]));
+    hand.input(Input::Frame(ConnId(2), Frame::Offer(vec![chunk(1)])));
+    let out = hand.input(Input::Missing { chunks: chunks.clone(), later_ms: None });
+    let asked: Vec<ChunkId> = fetches(&out).into_iter().flat_map(|fetch| fetch.3).collect();
+    assert!(fetches(&out).iter().all(|fetch| fetch.1 == 1), "device 2 has none of them yet");
+    assert!((10..30).contains(&asked.len()), "{} of 40 are this device's turn", asked.len());
+    let (offered, late) =
+        chunks.into_iter().filter(|c| !asked.contains(c)).partition(|c| c.0[0] > 99);
+    let (offered, late): (Vec<ChunkId>, Vec<ChunkId>) = (offered, late);
+    let out = hand.input(Input::Frame(ConnId(2), Frame::Offer(offered.clone())));
+    let mut of_two: Vec<ChunkId> = fetches(&out).into_iter().flat_map(|fetch| fetch.3).collect();
+    assert!(fetches(&out).iter().all(|fetch| fetch.1 == 2));
+    of_two.sort_unstable();
+    let mut sorted = offered;
+    sorted.sort_unstable();
+    assert_eq!(of_two, sorted);
+    // What it does not offer in time is asked for all the same.
+    let mut rest: Vec<ChunkId> =
+        fetches(&hand.at(2_000)).into_iter().flat_map(|fetch| fetch.3).collect();
+    rest.sort_unstable();
+    let mut late = late;
+    late.sort_unstable();
+    assert_eq!(rest, late);
+}
+
+#[test]
+fn what_will_be_missing_later_is_looked_for_then() {
+    let mut hand = Hand::new(10);
+    hand.connect(1, 1, true);
+    hand.input(Input::Missing { chunks: vec![], later_ms: None });
+    hand.input(Input::Missing { chunks: vec![], later_ms: Some(5_000) });
+    assert_eq!(refills(&hand.at(4_999)), 0);
+    assert_eq!(refills(&hand.at(5_000)), 1);
+    let out = hand.input(Input::Missing { chunks: vec![chunk(1)], later_ms: None });
+    assert_eq!(fetches(&out), [(0, 1, false, vec![chunk(1)])]);
 }
 
 #[test]
@@ -347,14 +391,14 @@ fn chunks_of_batches_whose_connection_broke_meanwhile_are_looked_for() {
     let mut hand = Hand::new(10);
     hand.connect(1, 1, true);
     hand.connect(2, 2, true);
-    hand.input(Input::Missing(vec![]));
-    assert_eq!(refills(&hand.input(Input::Missing(vec![]))), 0);
+    hand.input(Input::Missing { chunks: vec![], later_ms: None });
+    assert_eq!(refills(&hand.input(Input::Missing { chunks: vec![], later_ms: None })), 0);
     hand.input(Input::Lost(ConnId(1), Loss::Link));
     let out = hand.input(Input::LocalFrontier(frontier(&[(5, 3)])));
     assert_eq!(refills(&out), 0, "what this device wrote is here");
     let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 3)])));
     assert_eq!(refills(&out), 1);
-    hand.input(Input::Missing(vec![]));
+    hand.input(Input::Missing { chunks: vec![], later_ms: None });
     let out = hand.input(Input::LocalFrontier(frontier(&[(1, 1), (5, 4)])));
     assert_eq!(refills(&out), 0);
 }

@@ -180,7 +180,7 @@ impl World {
                 let missing = state.named.difference(&state.chunks);
                 let missing = missing.filter(|chunk| !except.contains(chunk)).take(limit);
                 let missing = missing.copied().collect();
-                self.soon(node, Event::Input(Input::Missing(missing)));
+                self.soon(node, Event::Input(Input::Missing { chunks: missing, later_ms: None }));
             }
         }
     }
