@@ -73,7 +73,7 @@ impl World {
             // As a mount does: before its first contact, a device changes nothing.
             return self.work_later(n);
         }
-        if n == 0 && self.steps % VISIT_STEPS == 0 && !self.visit() {
+        if n == 0 && self.steps.is_multiple_of(VISIT_STEPS) && !self.visit() {
             return;
         }
         if self.step(n) {
