@@ -5,12 +5,16 @@ use std::collections::HashSet;
 use rand::RngExt;
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, FsResult, RenameMode, Wait};
-use tidefs::types::Ino;
+use tidefs::keys::DeviceKey;
+use tidefs::types::{Ino, Role};
 
 use super::device::{Calls, How};
 use super::network::Event;
 use super::work::{Step, draw};
 use super::world::{Acknowledged, Life, World};
+
+/// How often the first device says something of members, in steps of all.
+const VISIT_STEPS: u64 = 23;
 
 impl World {
     pub fn work_later(&mut self, n: usize) {
@@ -69,10 +73,38 @@ impl World {
             // As a mount does: before its first contact, a device changes nothing.
             return self.work_later(n);
         }
+        if n == 0 && self.steps.is_multiple_of(VISIT_STEPS) && !self.visit() {
+            return;
+        }
         if self.step(n) {
             self.turn_later(n);
             self.work_later(n);
         }
+    }
+
+    /// The first device admits one that never speaks, or revokes it: each Cut has the tree folded anew
+    /// and begins an epoch. False if the power failed meanwhile.
+    fn visit(&mut self) -> bool {
+        self.steps += 1;
+        self.note(0);
+        let replica = self.life(0).fs.replica().clone();
+        let visitors = (0..u8::MAX).map(|number| DeviceKey::from_seed(&[number; 32]).device());
+        let mut visitors = visitors.skip_while(|it| replica.published().revoked(it).is_some());
+        let visitor = visitors.next().expect("few come");
+        let said = if replica.published().role(&visitor).is_none() {
+            replica.set_role(&visitor, Role::Writer)
+        } else {
+            self.stats.add("revoked", 1);
+            replica.revoke(&visitor)
+        };
+        if self.has_died(0, true) {
+            return false;
+        }
+        assert!(said.is_ok() || self.places[0].is_full, "{said:?}");
+        self.tell(0, || format!("says of a visitor: {}", said.is_ok()));
+        self.note_durable(0);
+        self.refresh(0);
+        true
     }
 
     /// A user does something. False if the power failed meanwhile.

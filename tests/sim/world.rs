@@ -341,6 +341,8 @@ impl World {
             *told = (*told).max(*seq);
         }
         let mut members = replica.members();
+        // A visitor can be dialled by nobody.
+        members.retain(|member| self.places.iter().any(|place| place.id == *member));
         members.sort_unstable();
         self.input(n, Input::Members(members));
         self.input(n, Input::LocalFrontier(frontier));
