@@ -250,6 +250,7 @@ pub fn device_name(given: Option<&str>) -> anyhow::Result<DeviceName> {
 
 /// A member, as `tidefs devices` shows it.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Row {
     device: String,
     name: Option<String>,
