@@ -366,7 +366,9 @@ fn no_chunk_is_longer_than_the_workspace_wants_and_files_cut_otherwise_before_st
     let bytes = noise(11, 3 << 20);
     let mut stored: HashMap<ChunkId, Vec<u8>> = HashMap::new();
     let mut base = Manifest::default();
-    let mut overlay = written(0, &bytes);
+    // Where chunks are longest.
+    let at = 1 << 30;
+    let mut overlay = written(at, &bytes);
     let mut longest = Vec::new();
     for chunk_bytes_max in [CHUNK_BYTES_MAX, CHUNK_BYTES_MIN] {
         sealer.set_chunk_bytes_max(chunk_bytes_max);
@@ -386,14 +388,14 @@ fn no_chunk_is_longer_than_the_workspace_wants_and_files_cut_otherwise_before_st
         assert!(fresh <= chunk_bytes_max, "{fresh} bytes in a chunk of {chunk_bytes_max}");
         longest.push(fresh);
         stored.extend(sealed);
-        overlay = written(512 << 10, &bytes[..1 << 20]);
+        overlay = written(at + (512 << 10), &bytes[..1 << 20]);
     }
     assert!(longest[0] > CHUNK_BYTES_MIN, "the first way cuts longer chunks: {longest:?}");
     let mut open = |chunk: &ChunkRef| -> Result<Arc<[u8]>, ()> {
         Ok(sealer.open(chunk, &stored[&chunk.id]).expect("sealed here").into())
     };
     let none = ExtentMap::default();
-    let read = crate::chunk::read_range(&base, &[&none], 0, 3 << 20, 2 << 30, &mut open);
+    let read = crate::chunk::read_range(&base, &[&none], at, 3 << 20, 2 << 30, &mut open);
     let mut expected = bytes.clone();
     expected.copy_within(..1 << 20, 512 << 10);
     assert!(read.expect("no error") == expected);
