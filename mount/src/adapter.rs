@@ -1,7 +1,7 @@
 //! FUSE requests, one by one: the kernel's numbers become our types, then `fs` is called.
 //!
-//! Each request is first tried on the thread that read it, without waiting; if `fs` would have to
-//! wait for the disk, it goes to the pool. A sync is answered by the commit thread itself.
+//! Each request is first tried on the thread that read it, which reads a little from the disk as long
+//! as that answers at once ([`Pace`]); what would have to wait goes to the pool. A sync is answered by the commit thread itself.
 //!
 //! What the kernel keeps up to date by itself, so that nothing here has to tell it (Linux,
 //! `fs/fuse/dir.c` and `file.c`): a directory's attributes after a change in it, link counts after
@@ -30,6 +30,7 @@ use crate::attr::{
     BLOCK_BYTES, bare_directory, file_attr, kind_of_mode, listed_type, set_time, timestamp,
 };
 use crate::errno::told;
+use crate::pace::Pace;
 use crate::pool::Pool;
 
 /// How long the kernel may believe what it was told: we are the only ones who change it.
@@ -58,6 +59,7 @@ pub struct Switches {
 pub struct Adapter {
     fs: Filesystem,
     pool: Pool,
+    pace: Pace,
     switches: Switches,
 }
 
@@ -67,7 +69,7 @@ impl Adapter {
     /// # Errors
     /// The system's, if it gives no thread.
     pub fn new(fs: Filesystem, switches: Switches) -> std::io::Result<Self> {
-        Ok(Self { fs, pool: Pool::start()?, switches })
+        Ok(Self { fs, pool: Pool::start()?, pace: Pace::default(), switches })
     }
 
     /// Tries `call` without waiting, else on the pool; then gives `answer` the result.
@@ -77,7 +79,7 @@ impl Adapter {
         call: impl Fn(&Filesystem, Wait) -> FsResult<R> + Send + 'static,
         answer: impl FnOnce(Reply, FsResult<R>) + Send + 'static,
     ) {
-        match call(&self.fs, Wait::Never) {
+        match self.pace.keep(|wait| call(&self.fs, wait)) {
             Err(FsError::WouldBlock) => {
                 let fs = self.fs.clone();
                 self.pool.run(Box::new(move || answer(reply, call(&fs, Wait::May))));
@@ -468,7 +470,7 @@ impl fuser::Filesystem for Adapter {
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let number = ino(number);
         let writing = Writing { offset, data: bytes, append, kill_suid };
-        match self.fs.write(number, &writing, Wait::Never) {
+        match self.pace.keep(|wait| self.fs.write(number, &writing, wait)) {
             Err(FsError::WouldBlock) => {
                 let fs = self.fs.clone();
                 let bytes = bytes.to_vec();
@@ -734,7 +736,8 @@ impl Adapter {
         add: impl Fn(&mut Reply, DirEntry) -> bool + Send + 'static,
         finish: impl FnOnce(Reply, FsResult<()>) + Send + 'static,
     ) {
-        match self.fs.readdir(dir, offset, plus, Wait::Never, &mut |row| add(&mut reply, row)) {
+        let mut take = |row| add(&mut reply, row);
+        match self.pace.keep(|wait| self.fs.readdir(dir, offset, plus, wait, &mut take)) {
             Err(FsError::WouldBlock) => {
                 let fs = self.fs.clone();
                 self.pool.run(Box::new(move || {

@@ -9,6 +9,7 @@ mod asker;
 mod attr;
 mod errno;
 pub mod notify;
+mod pace;
 mod pool;
 pub mod role;
 pub mod session;

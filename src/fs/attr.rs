@@ -7,6 +7,9 @@ use crate::types::{Ino, Kind, Timestamp};
 pub enum Wait {
     /// Answer from memory, or with [`super::FsError::WouldBlock`] having changed nothing.
     Never,
+    /// As [`Wait::Never`], but read a little from this device's store: what its disk, or the memory
+    /// before it, mostly answers within some microseconds.
+    Briefly,
     /// Read the store if need be.
     May,
 }

@@ -15,6 +15,8 @@ use crate::types::{ChunkId, ChunkRef, EntryRecord, FileId, Ino, NameHash, NodeRe
 
 /// Names fetched at once from a directory too large to be held whole.
 pub const PAGE_NAMES: usize = 512;
+/// Plain bytes of chunks that are opened on the thread that reads requests.
+const BRIEF_BYTES_MAX: u64 = 256 << 10;
 /// How long a writer waits for memory before it looks again.
 const ROOM_WAIT: Duration = Duration::from_millis(500);
 
@@ -88,7 +90,10 @@ impl Inner {
                 loaded.page = Some((names, last));
                 Ok(Fetched::Nothing)
             }
-            Miss::Body(ino, head) => Ok(Fetched::Body(ino, self.fetch_body(head)?)),
+            Miss::Body(ino, head) => {
+                let mut read = |node: &ChunkId| self.read_chunk(node);
+                Ok(Fetched::Body(ino, self.fetch_body(head, &mut read)?))
+            }
             Miss::Chunks(chunks) => {
                 for chunk in chunks {
                     loaded.chunks.insert(chunk.id, self.open_chunk(&chunk)?);
@@ -103,6 +108,42 @@ impl Inner {
                 self.wait_for_room()?;
                 Ok(Fetched::Nothing)
             }
+        }
+    }
+
+    /// Reads what was missed if that is little and on this device; else [`FsError::WouldBlock`].
+    pub(super) fn fetch_briefly(&self, miss: Miss, loaded: &mut Loaded) -> FsResult<Fetched> {
+        if self.replica.loading().is_coming() {
+            return Err(FsError::WouldBlock);
+        }
+        match miss {
+            Miss::Node(_) | Miss::Nodes(_) | Miss::Entry(..) | Miss::Dir(_) | Miss::Page(..) => {
+                self.fetch(miss, loaded)
+            }
+            Miss::Body(ino, head) => {
+                let mut read = |node: &ChunkId| self.read_here(node);
+                Ok(Fetched::Body(ino, self.fetch_body(head, &mut read)?))
+            }
+            Miss::Chunks(chunks) => {
+                let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.plain_bytes)).sum();
+                if bytes > BRIEF_BYTES_MAX {
+                    return Err(FsError::WouldBlock);
+                }
+                for chunk in chunks {
+                    let plain = self.open_chunk_by(&chunk, &mut |id| self.read_here(id))?;
+                    loaded.chunks.insert(chunk.id, plain);
+                }
+                Ok(Fetched::Nothing)
+            }
+            Miss::Local(..) | Miss::Room => Err(FsError::WouldBlock),
+        }
+    }
+
+    /// A chunk's sealed bytes, if they are here.
+    fn read_here(&self, id: &ChunkId) -> FsResult<Vec<u8>> {
+        match self.store.read_chunk(id) {
+            Err(StoreError::MissingChunk(_)) => Err(FsError::WouldBlock),
+            result => Ok(result?),
         }
     }
 
@@ -145,6 +186,14 @@ impl Inner {
 
     /// A chunk's plain bytes, from the cache or the store.
     pub(super) fn open_chunk(&self, chunk: &ChunkRef) -> FsResult<Arc<[u8]>> {
+        self.open_chunk_by(chunk, &mut |id| self.read_chunk(id))
+    }
+
+    fn open_chunk_by(
+        &self,
+        chunk: &ChunkRef,
+        read: &mut impl FnMut(&ChunkId) -> FsResult<Vec<u8>>,
+    ) -> FsResult<Arc<[u8]>> {
         if let Some(plain) = self.chunks.get(&chunk.id) {
             if plain.len() == chunk.plain_bytes as usize {
                 return Ok(plain);
@@ -152,7 +201,7 @@ impl Inner {
             let why = "two references give it different lengths; run `tidefs verify`";
             return Err(FsError::Io(format!("chunk {}: {why}", chunk.id)));
         }
-        let sealed = self.read_chunk(&chunk.id)?;
+        let sealed = read(&chunk.id)?;
         let plain = self.sealer.open_owned(chunk, sealed);
         let plain: Arc<[u8]> = plain.map_err(|e| FsError::Io(e.to_string()))?.into();
         self.chunks.put(chunk.id, Arc::clone(&plain));
@@ -171,9 +220,13 @@ impl Inner {
         }
     }
 
-    fn fetch_body(&self, head: Option<(FileId, VersionId)>) -> FsResult<Body> {
+    fn fetch_body(
+        &self,
+        head: Option<(FileId, VersionId)>,
+        read: &mut impl FnMut(&ChunkId) -> FsResult<Vec<u8>>,
+    ) -> FsResult<Body> {
         let Some((file, head)) = head else { return Ok(Body::new_empty()) };
-        let content = self.content(file, head)?;
+        let content = self.content(file, head, read)?;
         let is_local = !self.store.wants_chunks()?;
         let base = Arc::new(content.base);
         Ok(Body { is_local, ..Body::of(base, content.patches, content.patch_count) })
@@ -181,15 +234,19 @@ impl Inner {
 
     /// The whole content of a version. May wait for a peer's chunks, as reading does.
     pub(super) fn read_version(&self, file: FileId, id: VersionId) -> FsResult<Vec<u8>> {
-        let content = self.content(file, id)?;
+        let content = self.content(file, id, &mut |node| self.read_chunk(node))?;
         let (size, layers) = (content.size_bytes, [&content.patches]);
         let mut open = |chunk: &ChunkRef| self.open_chunk(chunk);
         chunk::read_range(&content.base, &layers, 0, size, size, &mut open)
     }
 
-    fn content(&self, file: FileId, id: VersionId) -> FsResult<VersionContent> {
-        let mut read = |node: &ChunkId| self.read_chunk(node);
-        let content = version_content(&self.store, &self.sealer, (file, id), &mut read)?;
+    fn content(
+        &self,
+        file: FileId,
+        id: VersionId,
+        read: &mut impl FnMut(&ChunkId) -> FsResult<Vec<u8>>,
+    ) -> FsResult<VersionContent> {
+        let content = version_content(&self.store, &self.sealer, (file, id), read)?;
         content.ok_or_else(|| {
             FsError::Io(format!("version {id:?} of {file:?} is not in the store; run verify"))
         })

@@ -353,7 +353,7 @@ impl Inner {
                     loaded.forgotten = tree.forgotten;
                 }
                 match step(&mut tree, &mut loaded) {
-                    Err(Stop::Miss(miss)) if wait == Wait::May => (miss, tree.forgotten),
+                    Err(Stop::Miss(miss)) if wait != Wait::Never => (miss, tree.forgotten),
                     result => {
                         if has_fetched && tree.is_large() {
                             tree.shrink();
@@ -362,7 +362,11 @@ impl Inner {
                     }
                 }
             };
-            fetched = Some((self.fetch(miss, &mut loaded)?, forgotten));
+            let found = match wait {
+                Wait::May => self.fetch(miss, &mut loaded)?,
+                _ => self.fetch_briefly(miss, &mut loaded)?,
+            };
+            fetched = Some((found, forgotten));
         }
         Err(FsError::Io("memory is too small for what is going on".into()))
     }
