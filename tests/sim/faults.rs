@@ -120,6 +120,10 @@ impl World {
         }
         self.tell(n, || format!("goes down: {death:?}"));
         self.stats.add(death_name(death), 1);
+        // A full disk takes a commit, and keeps it from being merged.
+        if self.places[n].is_full && !self.is_simple(n) {
+            self.life(n).watched = None;
+        }
         let place = &mut self.places[n];
         let life = place.life.take().expect("it runs");
         place.lives += 1;
@@ -136,20 +140,22 @@ impl World {
     pub fn has_died(&mut self, n: usize, merging: bool) -> bool {
         let is_off = self.places[n].device.disk.is_off();
         if is_off {
-            // Its own changes may show otherwise once they are merged, where something stands
-            // beside, or a file stays open over a peer's change of it.
-            let life = self.life(n);
-            let is_plain =
-                |listing: &Listing| !listing.keys().any(|path| path.contains("(conflict"));
-            let is_simple = life.open.is_empty()
-                && life.watched.as_ref().and_then(|all| all.last()).is_some_and(is_plain);
-            if merging || !is_simple {
+            if merging || !self.is_simple(n) {
                 self.life(n).watched = None;
             }
             self.stats.add("cut in a call", 1);
             self.die(n, Death::Power);
         }
         is_off
+    }
+
+    /// Do its own changes show as they did once they are merged? Not for certain where something
+    /// stands beside, or a file stays open over a peer's change of it.
+    fn is_simple(&mut self, n: usize) -> bool {
+        let life = self.life(n);
+        let is_plain = |listing: &Listing| !listing.keys().any(|path| path.contains("(conflict"));
+        life.open.is_empty()
+            && life.watched.as_ref().and_then(|all| all.last()).is_some_and(is_plain)
     }
 
     pub fn part(&mut self, a: usize, b: usize) {
