@@ -19,7 +19,7 @@ mod snapshot;
 
 use tidefs::engine::sync::Replica;
 use tidefs::fs::{FsError, Wait, Writing};
-use tidefs::types::{ChunkId, Role};
+use tidefs::types::{ChunkId, ConflictResolution, Role};
 
 use devices::{Bringing, Device, exchange, exchange_batches, found, join, join_as};
 
@@ -516,6 +516,23 @@ fn a_second_link_to_a_removed_file_that_still_shows_leaves_its_name_to_it_and_no
     assert_eq!(ada.tree(), before);
     exchange(&[&ada, &bob]);
     assert_eq!((bob.tree(), ada.tree_root()), (before, bob.tree_root()));
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn a_device_that_was_closed_before_it_heard_anything_has_the_root_that_the_others_have() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    ada.write("note", b"one");
+    let bob = join(home.path(), "bob", &ada);
+    bob.settle();
+    let bob = bob.showing(ConflictResolution::LastWriteWins);
+    exchange(&[&ada, &bob]);
+    ada.settle();
+    bob.settle();
+    assert!(ada.tree_root().is_some());
+    assert_eq!(bob.tree_root(), ada.tree_root());
     ada.finish();
     bob.finish();
 }

@@ -4,7 +4,7 @@
 //! record decoded, every reference followed, the journal's chain and signatures checked. Memory
 //! stays bounded by pages and temporary tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Serialize;
@@ -16,10 +16,12 @@ use crate::chunk::{Manifest, Sealer};
 use crate::codec::{decode_batch, decode_ops};
 use crate::env::Env;
 use crate::keys::Chain;
+use crate::merge::add_records;
 use crate::store::{Commit, Store, StoreError, Sync, Tally, Writer};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::{
-    ChunkId, ChunkRef, Content, DeviceId, FileId, Hlc, Ino, Kind, NodeRecord, VersionRecord,
+    ChunkId, ChunkRef, Content, DeviceId, FileId, Hlc, Ino, Kind, NodeRecord, TreeRoot,
+    VersionRecord,
 };
 
 const PAGE_ROWS: usize = 1024;
@@ -127,6 +129,7 @@ pub fn verify(
     verifier.writer.sweep_begin()?;
     verifier.versions()?;
     verifier.tree()?;
+    verifier.tree_root()?;
     verifier.journal()?;
     verifier.unnamed()?;
     verifier.writer.checkpoint()?;
@@ -245,6 +248,38 @@ impl Verifier<'_> {
     /// Where a file stands, as far as a damaged store can tell.
     fn path(&mut self, file: FileId) -> String {
         self.paths.of_file(file).unwrap_or_else(|_| format!("file {}", file.packed()))
+    }
+
+    /// The merge's records add up to the root that devices compare.
+    fn tree_root(&mut self) -> Result<(), EngineError> {
+        let devices: BTreeMap<u16, DeviceId> = self.store.journals()?.into_iter().collect();
+        let device = |number: u16| devices.get(&number).copied().unwrap_or(DeviceId([0; 32]));
+        let mut sum = TreeRoot::default();
+        let mut after = None;
+        loop {
+            let page = self.store.merged_entries_page(after, PAGE_ROWS)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            add_records(&mut sum, page.iter().map(|(id, entry)| (*id, entry)), [], device);
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.merged_inodes_page(after, PAGE_ROWS)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            add_records(&mut sum, [], page.iter().map(|(id, inode)| (*id, inode)), device);
+        }
+        let (root, _) = self.store.tree_root()?;
+        if sum != root {
+            let what = format!("the root of the tree is {root:?}, its records add up to {sum:?}");
+            self.report.add(what, REPAIR, self.repair);
+            if self.repair {
+                let mut commit = Commit::default();
+                commit.merged.root = Some(sum);
+                self.writer.commit(&commit, Sync::Durable)?;
+            }
+        }
+        Ok(())
     }
 
     fn tree(&mut self) -> Result<(), EngineError> {

@@ -212,14 +212,18 @@ impl Store {
     pub fn tree_root(&self) -> Result<(TreeRoot, Vec<(u16, u64)>), StoreError> {
         self.with_reader(|db| {
             let mut select = db.prepare_cached(
-                "SELECT journal, seq, (SELECT value FROM meta WHERE key = 'tree_root') FROM folded",
+                "SELECT root, journal, seq
+                 FROM (SELECT (SELECT value FROM meta WHERE key = 'tree_root') AS root)
+                 LEFT JOIN folded",
             )?;
             let (mut root, mut folded) = (TreeRoot::default(), Vec::new());
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                folded.push((row.get(0)?, unsigned(row, 1)?));
-                if let Some(bytes) = row.get::<_, Option<[u8; 32]>>(2)? {
+                if let Some(bytes) = row.get::<_, Option<[u8; 32]>>(0)? {
                     root = TreeRoot(bytes);
+                }
+                if let Some(journal) = row.get::<_, Option<u16>>(1)? {
+                    folded.push((journal, unsigned(row, 2)?));
                 }
             }
             Ok((root, folded))
