@@ -1,7 +1,7 @@
 //! FUSE requests, one by one: the kernel's numbers become our types, then `fs` is called.
 //!
 //! Each request is first tried on the thread that read it, which reads a little from the disk as long
-//! as that answers at once ([`Pace`]); what would have to wait goes to the pool. A sync is answered by the commit thread itself.
+//! as that answers at once (`pace.rs`); what would have to wait goes to the pool. A sync is answered by the commit thread itself.
 //!
 //! What the kernel keeps up to date by itself, so that nothing here has to tell it (Linux,
 //! `fs/fuse/dir.c` and `file.c`): a directory's attributes after a change in it, link counts after
