@@ -96,3 +96,13 @@ fn what_another_device_wrote_and_the_newest_hides_is_put_back_from_history() {
     seen("what was put back", || holds(&note(&ada.point()), b"by ada"));
     bob.stop();
 }
+
+#[test]
+fn a_file_with_the_longest_name_is_put_back() {
+    let Some(ada) = Mount::new() else { return };
+    let name = "n".repeat(255);
+    version(&ada.point().join(&name), b"one");
+    version(&ada.point().join(&name), b"two");
+    told(ada.base(), &["restore", &format!("point/{name}")]).expect("is put back");
+    assert!(holds(&ada.point().join(&name), b"one"));
+}

@@ -30,7 +30,9 @@ fn the_log_tells_who_did_what_and_when_by_the_names_of_then() {
         let line = |line: &str| {
             let value: Value = serde_json::from_str(line).expect("JSON");
             let text = |key: &str| value[key].as_str().unwrap_or("-").to_owned();
-            format!("{} {} {} {}", text("name"), text("action"), text("path"), text("detail"))
+            let from = value["from"].as_str().map(|from| format!("from {from}"));
+            let rest = from.unwrap_or_else(|| text("detail"));
+            format!("{} {} {} {rest}", text("name"), text("action"), text("path"))
         };
         objects.lines().map(line).collect()
     };

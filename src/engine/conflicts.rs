@@ -32,8 +32,8 @@ pub struct Conflict {
 pub struct ConflictVersion {
     /// The device that wrote it.
     pub device: String,
-    /// When it was committed, in seconds since 1970.
-    pub written_unix_s: u64,
+    /// When it was committed, in microseconds since 1970.
+    pub written_unix_us: u64,
     /// Its length, in bytes.
     pub size_bytes: u64,
     /// Where it can be read; none while siblings are hidden.
@@ -102,7 +102,7 @@ impl Looking {
             };
             versions.push(ConflictVersion {
                 device: self.names.label(&version.key.device),
-                written_unix_s: version.key.hlc.0 / 1_000_000,
+                written_unix_us: version.key.hlc.0,
                 size_bytes: self.store.version(file, id)?.map_or(0, |record| record.size_bytes),
                 path,
             });

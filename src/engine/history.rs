@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::content::{VersionContent, version_content};
 use super::log::{LogEnd, LogLine, log};
 use super::{EngineError, Workspace};
-use crate::chunk::{self, Sealer, WorkspaceSecret};
+use crate::chunk::{self, Sealer};
 use crate::env::Env;
 use crate::store::Store;
 use crate::types::{ChunkRef, FileId, VersionId};
@@ -41,13 +41,11 @@ impl History {
     pub fn of(dir: &Path, env: &Env, path: &str) -> Result<Self, EngineError> {
         let mut files = BTreeSet::new();
         walk(dir, env, &mut |line| {
-            let is_named = line.path.as_deref() == Some(path)
-                || line.detail.strip_prefix("from ") == Some(path);
+            let is_named = line.paths().any(|named| named == path);
             files.extend(line.file.filter(|_| is_named));
         })?;
         let settings = Workspace::settings(dir, env)?;
-        let secret = WorkspaceSecret(Workspace::secret(dir, env)?.0);
-        let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
+        let sealer = Workspace::sealer(dir, &settings, env)?;
         let store = Store::look(dir, env)?;
         let mut said = Vec::new();
         walk(dir, env, &mut |line| {

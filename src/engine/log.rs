@@ -18,7 +18,7 @@ use super::epochs::Epochs;
 use super::journal::context;
 use super::replica::device_names;
 use super::{EngineError, Workspace};
-use crate::chunk::{Sealer, WorkspaceSecret};
+use crate::chunk::Sealer;
 use crate::codec::{decode_batch, decode_ops};
 use crate::env::Env;
 use crate::keys::{Chain, DeviceKey};
@@ -42,7 +42,9 @@ pub struct LogLine {
     pub action: &'static str,
     /// What it was done to, by the name that it then had.
     pub path: Option<String>,
-    /// The rest: from where, how long, which role.
+    /// Of a move: where it stood before.
+    pub from: Option<String>,
+    /// The rest: how long, which role.
     pub detail: String,
     /// Of a write: the name of the version that it made.
     pub version: Option<VersionName>,
@@ -53,6 +55,13 @@ pub struct LogLine {
     pub file: Option<FileId>,
     /// It was not allowed, or rests on what was not, and has no effect on any device.
     pub void: bool,
+}
+
+impl LogLine {
+    /// By which names it calls what it was done to.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.path.iter().chain(&self.from).map(String::as_str)
+    }
 }
 
 /// A version, by the op that made it: the first digits of its device's id, and the op's number.
@@ -124,12 +133,10 @@ pub fn log(
     tell: &mut dyn FnMut(LogLine) -> ControlFlow<()>,
 ) -> Result<LogEnd, EngineError> {
     let settings = Workspace::settings(dir, env)?;
-    let secret = WorkspaceSecret(Workspace::secret(dir, env)?.0);
     let store = Store::look(dir, env)?;
     let devices: BTreeMap<u16, DeviceId> = store.journals()?.into_iter().collect();
     let names = device_names(&store)?;
-    let sealer =
-        Arc::new(Sealer::new(settings.encryption.then_some(&secret), settings.compression));
+    let sealer = Arc::new(Workspace::sealer(dir, &settings, env)?);
     let key = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?);
     let epochs = Epochs::new(Arc::clone(&sealer), key.opener(), key.device());
     for (epoch, wrapped) in store.epochs()? {
@@ -283,6 +290,7 @@ impl Walk {
                 seq,
                 action: said.action,
                 path: said.path,
+                from: said.from,
                 detail: said.detail,
                 version,
                 interim: matches!(op, Op::Write { interim: true, .. }),

@@ -9,7 +9,6 @@ use super::epochs::Epochs;
 use super::merger::Merger;
 use super::replica::device_names;
 use super::workspace::Workspace;
-use crate::chunk::{Sealer, WorkspaceSecret};
 use crate::codec::batch_span;
 use crate::env::Env;
 use crate::keys::DeviceKey;
@@ -116,13 +115,11 @@ pub fn members(dir: &Path, env: &Env) -> Result<Members, EngineError> {
     let secret = Workspace::secret(dir, env)?;
     let key = DeviceKey::from_seed(&*Workspace::device_seed(dir, env)?);
     let own = key.device();
-    let secret = WorkspaceSecret(secret.0);
-    let sealer = Sealer::new(settings.encryption.then_some(&secret), settings.compression);
+    let sealer = Arc::new(Workspace::sealer(dir, &settings, env)?);
     let hasher = NameHasher::derive(&secret.0);
     let store = Store::look(dir, env)?;
     let names = device_names(&store)?;
     let numbers = store.journals()?.into_iter().map(|(number, device)| (device, number)).collect();
-    let sealer = Arc::new(sealer);
     let epochs = Epochs::new(Arc::clone(&sealer), key.opener(), own);
     let merger = Merger::open(store.clone(), sealer, hasher, 0, epochs)?;
     let forks: BTreeMap<DeviceId, u64> =

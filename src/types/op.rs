@@ -166,6 +166,16 @@ impl Role {
     pub fn may_write(self) -> bool {
         matches!(self, Self::Admin | Self::Writer)
     }
+
+    /// As the command line and the log have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Writer => "writer",
+            Self::Reader => "reader",
+            Self::Keeper => "keeper",
+        }
+    }
 }
 
 impl Op {

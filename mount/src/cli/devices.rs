@@ -11,7 +11,7 @@ use tidefs::types::{DeviceName, Role};
 use tidefs_mount::ask::{Ask, ask};
 
 use super::say;
-use super::share::{RoleName, role_name};
+use super::share::RoleName;
 use super::state::StateDir;
 
 /// What can be said of a device.
@@ -114,7 +114,7 @@ fn set_role(
         member.label
     );
     ask(dir, pid, &Ask::SetRole(member.device, role))?;
-    say(&format!("{} is {} from now on", member.label, role_name(role)));
+    say(&format!("{} is {} from now on", member.label, role.name()));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tidefs::engine::{History, HistoryLine, LogLine, VersionReader};
 use tidefs::env::Env;
 
-use super::log::{since, utc};
+use super::log::{since, told, utc};
 use super::say;
 use super::state::StateDir;
 
@@ -83,15 +83,7 @@ pub fn history(args: &HistoryArgs, state: &StateDir) -> anyhow::Result<ExitCode>
     for HistoryLine { said, is_kept } in lines {
         let version = said.version.as_ref().map_or_else(String::new, ToString::to_string);
         let gone = if said.version.is_some() && !is_kept { "  (not kept)" } else { "" };
-        let path = said.path.as_ref().map(|path| path.escape_debug().to_string());
-        println!(
-            "{version:16}  {}  {:12}  {:9}  {}  {}{gone}",
-            utc(said.unix_us),
-            said.name,
-            said.action,
-            path.unwrap_or_default(),
-            said.detail
-        );
+        println!("{version:16}  {}{gone}", told(said));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,11 +153,9 @@ fn choose<'a>(
 /// Writes beside the place and renames over it, so that it holds either what it did or all of this.
 fn put(content: &VersionReader<'_>, to: &Path) -> anyhow::Result<()> {
     let to = std::path::absolute(to)?;
-    let (Some(dir), Some(name)) = (to.parent(), to.file_name()) else {
-        bail!("that is no place for a file")
-    };
+    let Some(dir) = to.parent() else { bail!("that is no place for a file") };
     std::fs::create_dir_all(dir)?;
-    let beside = dir.join(format!(".{}.restore-{}", name.to_string_lossy(), std::process::id()));
+    let beside = dir.join(format!(".tidefs-restore-{}", std::process::id()));
     let written = write(content, &beside, &to).and_then(|()| Ok(std::fs::rename(&beside, &to)?));
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);

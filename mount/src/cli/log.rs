@@ -62,9 +62,8 @@ struct Filter {
 impl Filter {
     fn takes(&self, line: &LogLine) -> bool {
         let is_below = |path: &String| {
-            let mut below = line.path.iter().filter_map(|it| it.strip_prefix(path.as_str()));
+            let mut below = line.paths().filter_map(|it| it.strip_prefix(path.as_str()));
             below.any(|rest| rest.is_empty() || rest.starts_with('/'))
-                || line.detail.strip_prefix("from ").is_some_and(|from| from == path)
         };
         let is_by = |device: &String| line.name == *device || line.device.starts_with(device);
         line.unix_us >= self.since_us
@@ -156,11 +155,19 @@ fn print(out: &mut impl Write, line: &LogLine, json: bool) -> std::io::Result<()
     if json {
         return writeln!(out, "{}", serde_json::to_string(line)?);
     }
+    writeln!(out, "{}", told(line))
+}
+
+/// A line for a person: when, who, what, to what.
+pub fn told(line: &LogLine) -> String {
     let when = utc(line.unix_us);
-    let void = if line.void { "  (does not count: it was not allowed)" } else { "" };
-    let path = line.path.as_ref().map(|path| path.escape_debug().to_string()).unwrap_or_default();
-    let what = [path.as_str(), &line.detail].map(str::trim).join("  ");
-    writeln!(out, "{when}  {:12}  {:9}  {}{void}", line.name, line.action, what.trim())
+    let plain = |path: &String| path.escape_debug().to_string();
+    let from = line.from.as_ref().map(|from| format!("from {}", plain(from)));
+    let detail = Some(line.detail.clone()).filter(|detail| !detail.is_empty());
+    let void = line.void.then(|| "(does not count: it was not allowed)".to_owned());
+    let what: Vec<String> =
+        line.path.as_ref().map(plain).into_iter().chain(from).chain(detail).chain(void).collect();
+    format!("{when}  {:12}  {:9}  {}", line.name, line.action, what.join("  "))
 }
 
 /// A moment, given in microseconds since 1970.
@@ -187,19 +194,28 @@ pub fn since(text: &str) -> anyhow::Result<u64> {
 mod tests {
     use super::*;
 
-    fn line(path: &str, detail: &str) -> LogLine {
-        let (device, name) = ("ab12".to_owned(), "ada".to_owned());
-        let (path, detail) = (Some(path.to_owned()), detail.to_owned());
-        let (version, file) = (None, None);
-        let (unix_us, seq, action, void, interim) = (5, 1, "write", false, false);
-        LogLine { unix_us, device, name, seq, action, path, detail, version, interim, file, void }
+    fn line(path: &str, from: &str) -> LogLine {
+        LogLine {
+            unix_us: 5,
+            device: "ab12".to_owned(),
+            name: "ada".to_owned(),
+            seq: 1,
+            action: "move",
+            path: Some(path.to_owned()),
+            from: Some(from.to_owned()).filter(|from| !from.is_empty()),
+            detail: String::new(),
+            version: None,
+            interim: false,
+            file: None,
+            void: false,
+        }
     }
 
     #[test]
     fn a_path_takes_itself_and_what_is_below_but_no_name_that_begins_alike() {
         let filter = Filter { path: Some("docs".into()), device: Some("ab".into()), since_us: 5 };
         assert!(filter.takes(&line("docs", "")) && filter.takes(&line("docs/a", "")));
-        assert!(filter.takes(&line("papers", "from docs")));
+        assert!(filter.takes(&line("papers", "docs")));
         assert!(!filter.takes(&line("docs2", "")) && !filter.takes(&line("a/docs", "")));
         let other = Filter { device: Some("bob".into()), ..filter };
         assert!(!other.takes(&line("docs", "")));

@@ -10,7 +10,7 @@ use tidefs::engine::{self, Progress, Status};
 use tidefs::env::Env;
 use tidefs::types::Standing;
 
-use super::share::role_name;
+use super::log::utc;
 use super::state::{Served, StateDir};
 
 /// `tidefs status`'s arguments.
@@ -76,7 +76,7 @@ pub fn status(args: &StatusArgs, state: &StateDir) -> anyhow::Result<ExitCode> {
     let read_only =
         (is_whole && !standing.may_write()).then(|| tidefs::fs::why_read_only(standing).to_owned());
     let role = match standing {
-        Standing::Member(role) => Some(role_name(role)),
+        Standing::Member(role) => Some(role.name()),
         _ => None,
     };
     let shown = Shown { status, mounted: state.served(&name), role, read_only };
@@ -162,7 +162,7 @@ pub fn conflicts(args: &ConflictsArgs, state: &StateDir) -> anyhow::Result<ExitC
             };
             println!(
                 "    {}  {}, {}  {place}",
-                utc(version.written_unix_s),
+                utc(version.written_unix_us),
                 version.device,
                 HumanBytes(version.size_bytes)
             );
@@ -183,12 +183,6 @@ pub fn conflicts(args: &ConflictsArgs, state: &StateDir) -> anyhow::Result<ExitC
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A time as conflict names have it.
-fn utc(unix_s: u64) -> String {
-    let second = i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
-    second.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%d %H.%M").to_string()
 }
 
 /// Verifies one workspace; fails if something is wrong that was not mended.

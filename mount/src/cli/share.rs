@@ -216,7 +216,7 @@ pub fn join(args: &JoinArgs, state: &StateDir, given: Option<&Path>) -> anyhow::
         "joined workspace {:?} of {} as {}, called {:?}\nkept as {name:?} in {}",
         welcome.settings.name,
         welcome.inviter_name,
-        role_name(welcome.role),
+        welcome.role.name(),
         own_name.as_str(),
         dir.display()
     ));
@@ -327,7 +327,7 @@ fn row(
         device: member.device.to_string(),
         name: member.name.as_ref().map(ToString::to_string),
         label: member.label.clone(),
-        role: role_name(member.role),
+        role: member.role.name(),
         revoked: member.is_revoked,
         forked_at_op: member.forked_at,
         own: member.is_own,
@@ -384,15 +384,5 @@ fn span(seconds: u64) -> String {
         120..=7_199 => format!("{} min", seconds / 60),
         7_200..=172_799 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// A role, as the command line has it.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-        Role::Writer => "writer",
-        Role::Reader => "reader",
-        Role::Keeper => "keeper",
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::types::{
-    AttrChange, DeviceId, DeviceNames, EntryId, FileId, Kind, Name, Op, OpId, Role,
-};
+use crate::types::{AttrChange, DeviceId, DeviceNames, EntryId, FileId, Kind, Name, Op, OpId};
 
 /// Names that are remembered. Beyond, they are forgotten, and what is done to them later is told
 /// without one.
@@ -16,6 +14,7 @@ const DEPTH_MAX: usize = 4096;
 pub(super) struct Said {
     pub action: &'static str,
     pub path: Option<String>,
+    pub from: Option<String>,
     pub detail: String,
     pub file: Option<FileId>,
 }
@@ -39,7 +38,9 @@ impl Wording {
     /// Puts an op into words; `None` if it changes nothing that anybody sees. What is void does
     /// not move names.
     pub fn say(&mut self, id: OpId, op: &Op, void: bool) -> Option<Said> {
-        let said = |action, path, detail: String, file| Some(Said { action, path, detail, file });
+        let said = |action, path, detail: String, file| {
+            Some(Said { action, path, from: None, detail, file })
+        };
         match op {
             Op::Found { settings, .. } => said("found", None, settings.name.clone(), None),
             Op::Make { parent, name, kind, .. } => {
@@ -66,7 +67,8 @@ impl Wording {
                 let from = self.path_at(*entry).unwrap_or_else(unknown);
                 let to = self.below(*parent, name);
                 self.put(*entry, *parent, name, void);
-                said("move", Some(to), format!("from {from}"), Some(self.file_of(*entry)))
+                let (path, from, file) = (Some(to), Some(from), Some(self.file_of(*entry)));
+                Some(Said { action: "move", path, from, detail: String::new(), file })
             }
             Op::Unlink { entry, .. } => {
                 let (path, file) = (self.path_at(*entry), self.file_of(*entry));
@@ -78,7 +80,7 @@ impl Wording {
             Op::Attr { file, change } => Some(self.attr(*file, change)),
             Op::Ack => None,
             Op::Role { journal, role } => {
-                let detail = format!("{} is {}", self.device(*journal), role_name(*role));
+                let detail = format!("{} is {}", self.device(*journal), role.name());
                 said("role", None, detail, None)
             }
             Op::Epoch { number, .. } => said("key", None, format!("epoch {number} begins"), None),
@@ -100,7 +102,7 @@ impl Wording {
             _ => None,
         };
         if let Some(detail) = device {
-            return Said { action: "name", path: None, detail, file: None };
+            return Said { action: "name", path: None, from: None, detail, file: None };
         }
         let detail = match change {
             AttrChange::Mode(mode) => format!("mode {mode:o}"),
@@ -115,7 +117,8 @@ impl Wording {
                 )
             }
         };
-        Said { action: "attribute", path: self.path_of(file), detail, file: Some(file) }
+        let (path, from) = (self.path_of(file), None);
+        Said { action: "attribute", path, from, detail, file: Some(file) }
     }
 
     fn put(&mut self, entry: EntryId, parent: FileId, name: &Name, void: bool) {
@@ -190,14 +193,5 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Socket => "socket",
         Kind::CharDevice(_) => "character device",
         Kind::BlockDevice(_) => "block device",
-    }
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-        Role::Writer => "writer",
-        Role::Reader => "reader",
-        Role::Keeper => "keeper",
     }
 }
