@@ -18,7 +18,10 @@ mod replica;
 mod snapshot;
 
 use tidefs::engine::sync::Replica;
+use tidefs::env::Env;
 use tidefs::fs::{FsError, Wait, Writing};
+
+use tidefs::store::Store;
 use tidefs::types::{ChunkId, ConflictResolution, Role};
 
 use devices::{Bringing, Device, exchange, exchange_batches, found, join, join_as};
@@ -389,6 +392,34 @@ fn what_a_large_file_is_while_it_is_written_crosses_only_if_it_stays_so() {
     exchange_batches(&[&ada, &bob]);
     assert_eq!((missing().len(), to.missing_later_ms()), (1, None), "its root");
     exchange(&[&ada, &bob]);
+    assert!(bob.read("growing") == bytes[..1 << 20]);
+    ada.finish();
+    bob.finish();
+}
+
+#[test]
+fn of_a_version_that_was_passed_over_a_part_may_come_all_the_same() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    exchange(&[&ada, &bob]);
+    ada.write("growing", b"");
+    let ino = ada.open("growing");
+    let bytes: Vec<u8> = (0..700_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    ada.append(ino, 0, &bytes[..1_800_000]);
+    exchange_batches(&[&ada, &bob]);
+    // Somebody reads it: its root is under way while the next version takes its place.
+    let (from, to) = (ada.fs.replica(), bob.fs.replica());
+    let store = Store::look(&bob.dir, &Env::real()).expect("opens");
+    let wanted = store.wanted_page(None, 9).expect("is read");
+    let [root] = wanted[..] else { panic!("its root alone is wanted: {wanted:?}") };
+    ada.append(ino, 1_800_000, &bytes[1_800_000..]);
+    exchange_batches(&[&ada, &bob]);
+    let sealed = from.read_chunk(&root).expect("reads").expect("is there");
+    to.awaiting(&root, || to.store_chunks(vec![(root, sealed)])).expect("is kept");
+    ada.close(ino);
+    exchange(&[&ada, &bob]);
+    assert!(to.read_chunk(&root).expect("reads").is_some(), "the root has come");
     assert!(bob.read("growing") == bytes[..1 << 20]);
     ada.finish();
     bob.finish();

@@ -22,6 +22,7 @@ mod merger;
 mod paths;
 mod pending;
 mod published;
+mod references;
 mod replica;
 mod status;
 pub mod sync;

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::journal::context;
 use super::paths::Paths;
+use super::references::references;
 use super::{EngineError, OpenWorkspace};
-use crate::chunk::{Manifest, Sealer};
 use crate::codec::{decode_batch, decode_ops};
 use crate::env::Env;
 use crate::keys::Chain;
@@ -20,8 +20,7 @@ use crate::merge::add_records;
 use crate::store::{Commit, Store, StoreError, Sync, Tally, Writer};
 use crate::types::limits::BATCH_BYTES_HARD_MAX;
 use crate::types::{
-    ChunkId, ChunkRef, Content, DeviceId, FileId, Hlc, Ino, Kind, NodeRecord, TreeRoot,
-    VersionRecord,
+    ChunkId, Content, DeviceId, FileId, Hlc, Ino, Kind, NodeRecord, TreeRoot, VersionRecord,
 };
 
 const PAGE_ROWS: usize = 1024;
@@ -213,12 +212,15 @@ impl Verifier<'_> {
     ) -> Result<Vec<(String, Option<Hlc>)>, EngineError> {
         let mut ids: Vec<ChunkId> = Vec::new();
         let mut found = Vec::new();
+        // Of a version that was passed over, whatever has come, nothing has to be here.
+        let mut may_lack_all = false;
         match &record.content {
             Content::Inline(_) => {}
             Content::Chunk(chunk) => ids.push(chunk.id),
             Content::Manifest(root) => {
                 let (store, sealer) = (&self.store, &self.workspace.sealer);
-                let followed = references(root, sealer, store, &mut ids);
+                may_lack_all = store.is_passed(&root.id)?;
+                let followed = references(root, sealer, store, may_lack_all, &mut ids);
                 if let Err(EngineError::Store(StoreError::CorruptChunk { chunk, .. })) = &followed {
                     self.damaged.entry(*chunk).and_modify(|damage| damage.1 = true);
                 }
@@ -233,7 +235,7 @@ impl Verifier<'_> {
         }
         for id in ids {
             // What is still to come from a peer is not missing.
-            if !self.store.has_chunk(&id)? && !self.store.may_lack(&id)? {
+            if !may_lack_all && !self.store.has_chunk(&id)? && !self.store.may_lack(&id)? {
                 return Err(EngineError::Store(StoreError::MissingChunk(id)));
             }
             self.writer.sweep_mark(&id)?;
@@ -465,20 +467,4 @@ fn expected_links(ino: Ino, record: &NodeRecord, tally: &Tally) -> u32 {
         0
     };
     u32::try_from(names).unwrap_or(u32::MAX)
-}
-
-/// The ids of all nodes and chunks of a manifest.
-fn references(
-    root: &ChunkRef,
-    sealer: &Sealer,
-    store: &Store,
-    ids: &mut Vec<ChunkId>,
-) -> Result<(), EngineError> {
-    let mut fetch =
-        |node: &ChunkRef| -> Result<Vec<u8>, EngineError> { Ok(store.read_chunk(&node.id)?) };
-    match Manifest::references(root, sealer, &mut fetch, &mut |id| ids.push(*id)) {
-        // A node that is still to come: what it names comes after it.
-        Err(EngineError::Store(StoreError::MissingChunk(id))) if store.may_lack(&id)? => Ok(()),
-        result => result,
-    }
 }
