@@ -17,10 +17,12 @@ mod replica;
 #[path = "share/snapshot.rs"]
 mod snapshot;
 
-use tidefs::engine::sync::Replica;
-use tidefs::env::Env;
-use tidefs::fs::{FsError, Wait, Writing};
+use std::sync::{Arc, Mutex};
 
+use tidefs::engine::sync::Replica;
+use tidefs::engine::verify;
+use tidefs::env::Env;
+use tidefs::fs::{Fetch, FsError, Wait, Writing};
 use tidefs::store::Store;
 use tidefs::types::{ChunkId, ConflictResolution, Role};
 
@@ -423,6 +425,62 @@ fn of_a_version_that_was_passed_over_a_part_may_come_all_the_same() {
     assert!(bob.read("growing") == bytes[..1 << 20]);
     ada.finish();
     bob.finish();
+}
+
+/// Notes what is asked for, and brings nothing.
+#[derive(Default)]
+struct Asking(Mutex<Vec<ChunkId>>);
+
+impl Fetch for Asking {
+    fn fetch(&self, id: &ChunkId) -> Result<(), String> {
+        self.0.lock().expect("no panic").push(*id);
+        Err("it is nowhere".into())
+    }
+}
+
+#[test]
+fn what_is_behind_a_node_that_is_still_to_come_is_not_swept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let ada = found(home.path(), "ada");
+    let bob = join(home.path(), "bob", &ada);
+    ada.write("large", b"");
+    let ino = ada.open("large");
+    // Pieces with holes between: many items, so several nodes wherever they are cut.
+    for piece in 0..2000u64 {
+        let bytes: Vec<u8> = (0..1000).flat_map(|n: u64| (piece << 20 | n).to_le_bytes()).collect();
+        ada.append(ino, piece << 20, &bytes);
+    }
+    ada.close(ino);
+    exchange_batches(&[&ada, &bob]);
+    let (from, to) = (ada.fs.replica(), bob.fs.replica());
+    let bring = |ids: &[ChunkId]| {
+        let read = |id: &ChunkId| (*id, from.read_chunk(id).expect("reads").expect("is there"));
+        to.store_chunks(ids.iter().map(read).collect()).expect("are kept");
+        bob.fs.sync_now(None).expect("commits");
+    };
+    let store = Store::look(&bob.dir, &Env::real()).expect("opens");
+    let wanted = || store.wanted_page(None, 10_000).expect("is read");
+    bring(&wanted());
+    let nodes = wanted();
+    assert!(nodes.len() > 1, "a root over several nodes: {}", nodes.len());
+    // A reader asks in the order of the file. The first node is still to come, all behind it is here.
+    let asked = Arc::new(Asking::default());
+    bob.fs.set_fetcher(asked.clone());
+    let ino = bob.open("large");
+    bob.fs.read(ino, 0, 1, Wait::May).expect_err("is not here");
+    bob.close(ino);
+    let first = asked.0.lock().expect("no panic")[0];
+    let others: Vec<ChunkId> = nodes.into_iter().filter(|node| *node != first).collect();
+    bring(&others);
+    let behind: Vec<ChunkId> = wanted().into_iter().filter(|id| *id != first).collect();
+    bring(&behind);
+    let dir = bob.closed();
+    let report = verify(&dir, &Env::real(), true, &mut |_| ()).expect("verifies");
+    assert!(report.is_clean(), "{:#?}", report.problems);
+    for id in &behind {
+        assert!(store.has_chunk(id).expect("looks"), "{id:?} was swept");
+    }
+    ada.finish();
 }
 
 #[test]
